@@ -1,0 +1,2 @@
+//! Matins.
+fn main() {}

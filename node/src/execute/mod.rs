@@ -1,0 +1,1 @@
+//! Executor and supervisor: running tasks as processes (PROTOCOL 5).

@@ -1,0 +1,1 @@
+//! What only a leader does (PROTOCOL 1 to 5).

@@ -1,0 +1,11 @@
+//! The engine of Matins: the shell around the pure core (DESIGN 2, 4).
+//!
+//! What decides lives in `matins-core` and `matins-workflow`; what acts lives here: `raft` brings commands into one
+//! order, `store` keeps them through a power cut, `lead` does what only a leader does, `execute` runs tasks,
+//! `serve` answers clients.
+
+pub mod execute;
+pub mod lead;
+pub mod raft;
+pub mod serve;
+pub mod store;

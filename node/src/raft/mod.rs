@@ -1,0 +1,1 @@
+//! Consensus: everything of openraft is behind this module.

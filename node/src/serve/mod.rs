@@ -1,0 +1,1 @@
+//! The public port: gRPC in, commands and reads out.

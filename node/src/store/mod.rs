@@ -1,0 +1,1 @@
+//! What must survive a power cut: log, vote, snapshots, blobs, history (PROTOCOL 6).

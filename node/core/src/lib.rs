@@ -11,4 +11,5 @@
 extern crate alloc;
 
 pub mod id;
+pub mod ir;
 pub mod time;

@@ -5,11 +5,26 @@
 //! hash map cannot be reached from here; what depends on the outside world is computed by the proposer
 //! and travels in the command (DESIGN 3).
 //!
-//! Start reading at `command` (what can be asked), then `state` (what is remembered), then `apply`.
+//! Start reading at [`command`] (what can be asked), then [`state`] (what is remembered), then `apply`.
 #![no_std]
 
 extern crate alloc;
 
+mod answer;
+mod apply;
+mod codec;
+pub mod command;
+mod effect;
+pub mod history;
 pub mod id;
 pub mod ir;
+pub mod state;
+mod table;
 pub mod time;
+
+pub use answer::{Answer, Applied, Refusal, Stale, Thing};
+pub use apply::{Outcome, apply};
+pub use codec::Unreadable;
+pub use effect::Effect;
+pub use state::State;
+pub use table::Table;

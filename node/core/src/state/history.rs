@@ -1,0 +1,86 @@
+//! What links the state to history: blocks, logs, checkpoints, and outcomes that later runs ask for.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Digest, ExecutorId, NodeId, RunId, TaskName};
+use crate::time::Timestamp;
+
+/// A block of finished runs (PROTOCOL 6.5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockRow {
+    /// The blob that holds it.
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
+    /// The lowest id in it.
+    pub first: RunId,
+    /// The highest id in it.
+    pub last: RunId,
+    /// How many runs.
+    pub runs: u32,
+    /// When it was made.
+    pub at: Timestamp,
+}
+
+/// Where the log of an attempt lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogPlace {
+    /// A range of a pack.
+    Pack {
+        /// The blob.
+        digest: Digest,
+        /// Where in it.
+        offset: u64,
+        /// How long.
+        bytes: u64,
+    },
+    /// Its executor has it no more.
+    Lost,
+}
+
+/// What is known of the log of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogState {
+    /// With the executor that runs or ran it.
+    At(ExecutorId),
+    /// Copied to the voters.
+    Attached(LogPlace),
+    /// It wrote nothing.
+    Empty,
+    /// Given up (PROTOCOL 6.7).
+    Lost,
+}
+
+/// A checkpoint and what the nodes found (PROTOCOL 6.8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRow {
+    /// The index at which states are compared.
+    pub index: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What each node found.
+    pub reports: Vec<(NodeId, Digest)>,
+    /// What a majority found.
+    pub agreed: Option<Digest>,
+}
+
+/// How the newest run at a tick went, for tasks that depend on the past (LANGUAGE 1.25).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastRow {
+    /// The newest run there.
+    pub run: RunId,
+    /// `None` while it is active; else what became of each `depends_on_past` task.
+    pub ended: Option<BTreeMap<TaskName, PastOutcome>>,
+}
+
+/// How a task went in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PastOutcome {
+    /// `success` or `skipped`: those after it go on.
+    Good,
+    /// Anything else: they wait for a repair.
+    Bad,
+}

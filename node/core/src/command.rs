@@ -81,12 +81,15 @@ pub enum Command {
     Time(Readings),
     /// Opens a session of an executor (PROTOCOL 5.4).
     OpenSession(OpenSession),
-    /// Declares a session dead: ends what is still bound to it.
+    /// Declares a session dead: ends what is still bound to it and may not go on without the cluster for so long.
     ExpireSession {
         /// Whose.
         executor: ExecutorId,
         /// Which one.
         session: SessionNumber,
+        /// For how long it has been dead beyond its lease: attempts with a longer `on_disconnect` stay bound
+        /// (PROTOCOL 5.9). Zero the first time.
+        dead_for: Millis,
     },
     /// No new attempts for this executor; refused if its session has moved on.
     Cordon {

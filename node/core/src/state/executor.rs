@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::LeaseTerms;
 use crate::id::{JournalId, SessionNumber};
-use crate::time::{Millis, Timestamp};
+use crate::time::Timestamp;
 
 /// An executor that has opened a session at least once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +53,6 @@ pub struct SessionRow {
     pub terms: LeaseTerms,
     /// When it was opened.
     pub opened_at: Timestamp,
-    /// How many live attempts are bound to it.
-    pub attempts: u32,
-    /// The longest `on_disconnect` of what is bound to it: its end is put off that long (PROTOCOL 5.9).
-    pub longest_disconnect: Millis,
+    /// An expiry was applied: it is never renewed again, and stays only for attempts that may go on without it.
+    pub is_expired: bool,
 }

@@ -26,8 +26,8 @@ pub use backfill::{BackfillCounts, BackfillRow, BackfillState, BackfillTickRow, 
 pub use executor::{ExecutorRow, SessionRow};
 pub use history::{BlockRow, CheckpointRow, LogPlace, LogState, PastOutcome, PastRow};
 pub use run::{
-    AttemptOutcome, AttemptRow, AttemptState, FanOut, LimitId, LostReason, Output, QueuePlace, RunOrigin,
-    RunRow, RunState, StopReason, TaskRow, TaskState, TransitionRow, WhyFailed, WhySkipped,
+    AttemptOutcome, AttemptRow, AttemptState, Class, FanOut, LimitId, LostReason, Output, QueuePlace,
+    RunOrigin, RunRow, RunState, StopReason, TaskRow, TaskState, TransitionRow, WhyFailed, WhySkipped,
 };
 pub use schedule::{
     DecisionCounts, DefinitionRow, Next, PoolRow, ScheduleRow, SkipReason, VersionRow, WorkflowRow,
@@ -73,8 +73,12 @@ pub struct State {
     pub gate: Table<(WorkflowName, Timestamp, RunId), ()>,
     /// Active runs that count at the gate of their workflow, oldest first.
     pub active: Table<(WorkflowName, RunId), ()>,
-    /// Tasks that are ready, each at the limit that holds it back (DESIGN 5, I9).
-    pub queue: Table<(LimitId, QueuePlace), ()>,
+    /// Tasks that are ready, by what room they need, in order of dispatch.
+    pub queue: Table<(Class, QueuePlace), ()>,
+    /// Each class in the queue: the limit that holds it back, and its first task (DESIGN 5, I9).
+    pub classes: Table<Class, (LimitId, QueuePlace)>,
+    /// The same by limit: who is served first when it has room.
+    pub blocked: Table<(LimitId, QueuePlace, Class), ()>,
     /// Limits in use, and how much of each.
     pub limits: Table<LimitId, u32>,
     /// Tasks whose condition or list is open (PROTOCOL 4.2).
@@ -107,8 +111,8 @@ pub struct State {
     /// Ticks that a backfill has still to run, in its own order.
     pub backfill_ticks: Table<(BackfillId, u64), BackfillTickRow>,
 
-    /// Ended attempts whose logs are neither attached nor given up, by executor.
-    pub logs_open: Table<(ExecutorId, Fence), (TaskId, u32)>,
+    /// Ended attempts whose logs are neither attached nor given up, and who has them.
+    pub logs_open: Table<Fence, (ExecutorId, TaskId, u32)>,
     /// Finished runs whose logs are settled, by the time they ended: they can leave.
     pub finished: Table<(Timestamp, RunId), ()>,
     /// Blocks of history, oldest first, by their number.
@@ -178,7 +182,7 @@ pub enum TimerKey {
     /// An attempt has had its time.
     Timeout(Fence),
     /// An attempt's log is given up (PROTOCOL 6.7).
-    LogGivenUp(ExecutorId, Fence),
+    LogGivenUp(Fence),
     /// A stored definition that nothing names is dropped (LANGUAGE 1.22).
     DropDefinition(Digest),
 }
@@ -197,21 +201,16 @@ pub enum WorkKey {
     },
     /// Waiting tasks are placed, since more room came at once than one command may fill.
     Place(LimitId),
-    /// Runs at a gate that became wider.
+    /// Runs at a gate that has room.
     OpenGate(WorkflowName),
+    /// Ticks of a backfill that has room.
+    Backfill(BackfillId),
     /// Runs of a cancelled backfill, from this one on.
     CancelBackfill {
         /// Which backfill.
         backfill: BackfillId,
         /// Runs before it are done.
         from: RunId,
-    },
-    /// Items of a fan-out become tasks, from this one on.
-    Expand {
-        /// The fan-out task.
-        task: TaskId,
-        /// Items before it are there.
-        from: u32,
     },
 }
 
@@ -227,7 +226,7 @@ pub struct RequestRow {
 }
 
 impl State {
-    /// A run's number under Raft group 0.
+    /// The row of a run.
     pub fn run(&self, run: RunId) -> Option<&RunRow> {
         self.runs.get(&run)
     }
@@ -268,7 +267,12 @@ impl State {
         let runs = self.runs.bytes() + self.tasks.bytes() + self.attempts.bytes() + self.live.bytes();
         let indexes =
             self.transitions.bytes() + self.runs_by_tick.bytes() + self.gate.bytes() + self.active.bytes();
-        let queues = self.queue.bytes() + self.limits.bytes() + self.deciding.bytes() + self.timers.bytes();
+        let queues = self.queue.bytes()
+            + self.classes.bytes()
+            + self.blocked.bytes()
+            + self.limits.bytes()
+            + self.deciding.bytes()
+            + self.timers.bytes();
         let past = self.past_waits.bytes() + self.past.bytes() + self.retries.bytes();
         let executors = self.executors.bytes() + self.sessions.bytes() + self.bound.bytes();
         let requests = self.requests.bytes() + self.requests_by_expiry.bytes() + self.work.bytes();

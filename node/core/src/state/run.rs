@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::id::{
     BackfillId, Digest, ExecutorId, Fence, LogIndex, PoolName, RunId, ScheduleName, SessionNumber, TaskId,
     VersionNumber, WorkflowName,
 };
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 /// One execution of one version for one logical time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,11 +168,8 @@ pub enum TaskState {
     },
     /// Its condition or list is open.
     Deciding,
-    /// Ready; held back by this limit.
-    Queued {
-        /// Which limit.
-        limit: LimitId,
-    },
+    /// Ready; `State::held_back_by` says by which limit.
+    Queued,
     /// A fan-out whose items are at work.
     Expanded,
     /// Its attempt lives.
@@ -211,7 +209,7 @@ impl TaskState {
             Self::Waiting
             | Self::WaitingForPast { .. }
             | Self::Deciding
-            | Self::Queued { .. }
+            | Self::Queued
             | Self::Expanded
             | Self::Running { .. }
             | Self::Stopping { .. }
@@ -226,7 +224,7 @@ impl TaskState {
             Self::Waiting
             | Self::WaitingForPast { .. }
             | Self::Deciding
-            | Self::Queued { .. }
+            | Self::Queued
             | Self::Expanded
             | Self::Retrying { .. }
             | Self::Success
@@ -241,7 +239,7 @@ impl TaskState {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Waiting | Self::WaitingForPast { .. } | Self::Deciding => "waiting",
-            Self::Queued { .. } => "queued",
+            Self::Queued => "queued",
             Self::Expanded | Self::Running { .. } => "running",
             Self::Stopping { .. } => "stopping",
             Self::Retrying { .. } => "retrying",
@@ -363,6 +361,8 @@ pub struct AttemptRow {
     pub started_at: Option<Timestamp>,
     /// When it timed out or will.
     pub timeout_at: Timestamp,
+    /// How long it may go on without the cluster (PROTOCOL 5.9).
+    pub on_disconnect: Millis,
     /// Where its log is.
     pub log: LogState,
     /// Bytes of its log.
@@ -403,7 +403,7 @@ pub enum StopReason {
     TimedOut,
 }
 
-/// A limit: one general thing. A task that is ready waits at the first one that has no room.
+/// A limit: one general thing. A class of ready tasks waits at the first of its limits that has no room.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LimitId {
     /// `max_parallel` of a fan-out.
@@ -413,6 +413,10 @@ pub enum LimitId {
     /// Slots of the executors that have these labels.
     Slots(BTreeMap<String, String>),
 }
+
+/// Tasks that need the same room are one class: only the first of a class needs to be looked at, however many wait
+/// behind it. Limits in a fixed order, each with how much of it one attempt takes.
+pub type Class = Vec<(LimitId, u32)>;
 
 /// The place of a task in every queue: the order of dispatch (DESIGN 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

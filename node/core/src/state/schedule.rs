@@ -21,6 +21,8 @@ pub struct WorkflowRow {
     pub paused_at: Option<Timestamp>,
     /// When the current version came into use.
     pub changed_at: Timestamp,
+    /// Active runs that count at its gate.
+    pub active_runs: u32,
     /// The newest run of it, whatever its state.
     pub latest_run: Option<RunId>,
 }

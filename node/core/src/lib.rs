@@ -10,6 +10,9 @@
 
 extern crate alloc;
 
+/// The newest feature level that this release can write and read (PROTOCOL 6.9).
+pub const LEVEL: u16 = 1;
+
 mod answer;
 mod apply;
 mod codec;
@@ -21,6 +24,7 @@ pub mod ir;
 pub mod state;
 mod table;
 pub mod time;
+pub mod trigger;
 
 pub use answer::{Answer, Applied, Refusal, Stale, Thing};
 pub use apply::{Outcome, apply};

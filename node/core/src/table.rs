@@ -131,7 +131,7 @@ impl<K: Ord, V: PartialEq> PartialEq for Table<K, V> {
 impl<K: Ord + Serialize, V: Serialize> Serialize for Table<K, V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut rows = serializer.serialize_seq(Some(self.rows.size()))?;
-        for row in self.rows.iter() {
+        for row in &self.rows {
             rows.serialize_element(&row)?;
         }
         rows.end()

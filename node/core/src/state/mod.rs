@@ -27,7 +27,8 @@ pub use executor::{ExecutorRow, SessionRow};
 pub use history::{BlockRow, CheckpointRow, LogPlace, LogState, PastOutcome, PastRow};
 pub use run::{
     AttemptOutcome, AttemptRow, AttemptState, Class, FanOut, LimitId, LostReason, Output, QueuePlace,
-    RunOrigin, RunRow, RunState, StopReason, TaskRow, TaskState, TransitionRow, WhyFailed, WhySkipped,
+    RunOrigin, RunRow, RunState, StopReason, TaskRow, TaskState, TransitionRow, TransitionState, WhyFailed,
+    WhySkipped,
 };
 pub use schedule::{
     DecisionCounts, DefinitionRow, Next, PoolRow, ScheduleRow, SkipReason, VersionRow, WorkflowRow,

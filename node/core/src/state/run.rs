@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -295,6 +296,23 @@ pub enum AttemptOutcome {
     Cancelled,
     /// Its executor was lost, or lost it.
     Lost(LostReason),
+}
+
+impl fmt::Display for AttemptOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Success => write!(f, "success"),
+            Self::Exit(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Error(why) | Self::Broken(why) => f.write_str(why),
+            Self::TimedOut => write!(f, "timed out"),
+            Self::Cancelled => write!(f, "cancelled"),
+            Self::Lost(LostReason::Expired) => write!(f, "executor lost"),
+            Self::Lost(LostReason::NotHeld) => write!(f, "executor came back without it"),
+            Self::Lost(LostReason::Abandoned) => write!(f, "abandoned by order"),
+            Self::Lost(LostReason::Deadline) => write!(f, "executor lost the cluster and ended it"),
+        }
+    }
 }
 
 /// How an attempt was lost.

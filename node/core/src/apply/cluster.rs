@@ -1,0 +1,124 @@
+//! Leadership, time and the rules of the cluster (PROTOCOL 1, 2).
+
+use alloc::vec::Vec;
+
+use crate::answer::{Answer, Refusal, Thing};
+use crate::command::StopHow;
+use crate::effect::Effect;
+use crate::id::{ExecutorId, Leadership, NodeId};
+use crate::state::{Leader, Settings, WorkKey};
+use crate::time::{Millis, Timestamp};
+
+use super::{Applied, Step, conflict};
+
+impl Step<'_> {
+    /// The first entry of a leadership. Liveness is not known yet, so no executor is given anything (PROTOCOL 5.6).
+    pub(super) fn leader_ready(&mut self, node: NodeId, nonce: u64) -> Applied {
+        let leadership = Leadership(self.state.index.0);
+        self.note_outage();
+        self.state.cluster.leader = Some(Leader { node, nonce, leadership, since: self.now() });
+        self.state.cluster.counters.leaderships += 1;
+        let executors: Vec<ExecutorId> = self.state.executors.iter().map(|(id, _)| *id).collect();
+        for executor in executors {
+            self.state.executors.update(&executor, |row| row.is_cordoned = true);
+            self.effects.push(Effect::Executor(executor));
+        }
+        Ok(Answer::Ready(leadership))
+    }
+
+    /// A leader with nothing to say still says the time.
+    pub(super) fn time(&mut self) -> Applied {
+        self.note_outage();
+        Ok(Answer::Done)
+    }
+
+    /// PROTOCOL 3.2: a jump beyond the grace is an outage, and only what it left behind can be missed.
+    fn note_outage(&mut self) {
+        let had_time = self.now() > Timestamp::ZERO + self.moved_by;
+        if had_time && self.moved_by > self.state.cluster.settings.grace {
+            self.state.cluster.outage_end = Some(self.now());
+            self.effects.push(Effect::Timer);
+        }
+    }
+
+    /// Founds the cluster.
+    pub(super) fn init(&mut self, cluster: u64, settings: Settings) -> Applied {
+        if self.state.cluster.id.is_some() {
+            return Err(Refusal::Exists(Thing::Cluster));
+        }
+        check_settings(&settings)?;
+        self.state.cluster.id = Some(cluster);
+        self.state.cluster.level = crate::LEVEL;
+        self.state.cluster.settings = settings;
+        Ok(Answer::Done)
+    }
+
+    /// Changes the rules. Sessions keep the terms that they were opened under.
+    pub(super) fn set_settings(&mut self, settings: Settings) -> Applied {
+        check_settings(&settings)?;
+        self.state.cluster.settings = settings;
+        Ok(Answer::Done)
+    }
+
+    /// A person says that the clocks are right (PROTOCOL 1.2).
+    pub(super) fn accept_time(&mut self, up_to: Timestamp) -> Applied {
+        if up_to <= self.now() {
+            return Err(conflict(
+                Thing::Cluster,
+                "its time is past that instant already",
+                "nothing waits for your word: see `matins cluster status`",
+            ));
+        }
+        self.state.cluster.time_accepted = up_to;
+        self.effects.push(Effect::Timer);
+        Ok(Answer::Done)
+    }
+
+    /// Goes on with work that was too large for one command (PROTOCOL 4.5).
+    pub(super) fn go_on(&mut self) -> Applied {
+        while self.rows_left > 0 {
+            let Some((work, ())) = self.state.work.first() else { break };
+            let work = work.clone();
+            self.state.work.remove(&work);
+            self.touch(1);
+            match work {
+                WorkKey::CancelRun { run, from, how } => self.cancel_tasks(run, from, how),
+                WorkKey::Place(limit) => self.free(limit),
+                WorkKey::OpenGate(workflow) => {
+                    self.gates.insert(workflow);
+                }
+                WorkKey::Backfill(backfill) => {
+                    self.backfills.insert(backfill);
+                }
+                WorkKey::CancelBackfill { backfill, from } => {
+                    self.cancel_runs_of(backfill, from, StopHow::Grace);
+                }
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Leaves work for the leader to go on with.
+    pub(super) fn leave(&mut self, work: WorkKey) {
+        self.state.work.insert(work, ());
+        self.effects.push(Effect::Timer);
+    }
+}
+
+/// Rules that would break the promises are refused.
+fn check_settings(settings: &Settings) -> Result<(), Refusal> {
+    let lease = settings.lease;
+    if lease.length < Millis(500) || lease.length > Millis::from_mins(10) {
+        return Err(Refusal::Invalid("the lease length must lie between 500ms and 10m".into()));
+    }
+    if lease.kill_budget < Millis(100) || lease.kill_budget > Millis::from_mins(10) {
+        return Err(Refusal::Invalid("the kill budget must lie between 100ms and 10m".into()));
+    }
+    if lease.rho_ppm > 50_000 {
+        return Err(Refusal::Invalid("rho must be 50000 ppm at most".into()));
+    }
+    if settings.rows_per_command_max == 0 || settings.items_max == 0 {
+        return Err(Refusal::Invalid("a limit of zero would stop all work".into()));
+    }
+    Ok(())
+}

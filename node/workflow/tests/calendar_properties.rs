@@ -1,6 +1,8 @@
 //! The calendar against an oracle that shares no code with it: it looks at every minute (or second) of the walls
 //! around a change of the clocks, asks its own set of numbers whether cron wants it, and asks jiff for its instants.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use std::collections::BTreeSet;
 
 use jiff::civil::DateTime;

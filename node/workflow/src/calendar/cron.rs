@@ -59,10 +59,7 @@ impl Cron {
             let message = format!("a cron text has at most {CRON_BYTES_MAX} bytes, this one {}", text.len());
             return Err(CronError::new(0, 1, message, "split it into a list of cron texts".into()));
         }
-        let expanded = match text.trim().starts_with('@') {
-            true => named(text)?,
-            false => text,
-        };
+        let expanded = if text.trim().starts_with('@') { named(text)? } else { text };
         let fields = Fields::parse(expanded)?;
         Ok(Self {
             text: text.trim().to_owned(),
@@ -104,14 +101,13 @@ impl Fields {
     fn parse(text: &str) -> Result<Self, CronError> {
         let words = words(text);
         let (second, rest) = match words.as_slice() {
-            rest @ [_, _, _, _, _] => (Field::only(0), rest),
-            [(at, second), rest @ ..] if rest.len() == 5 => (SECOND.parse(second, *at)?, rest),
-            [] => return Err(field_count(text, &words)),
             [(at, first), ..] if first.contains('=') => {
                 let message = format!("`{first}` does not belong into a cron text");
                 let hint = "a schedule's zone is its key `timezone`".into();
                 return Err(CronError::new(*at, first.len(), message, hint));
             }
+            rest @ [_, _, _, _, _] => (Field::only(0), rest),
+            [(at, second), rest @ ..] if rest.len() == 5 => (SECOND.parse(second, *at)?, rest),
             _ => return Err(field_count(text, &words)),
         };
         let field = |index: usize, kind: &super::field::FieldKind| kind.parse(rest[index].1, rest[index].0);

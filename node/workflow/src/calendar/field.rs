@@ -91,7 +91,7 @@ impl FieldKind {
 
     fn parse_item(&self, item: &str, at: usize) -> Result<u64, CronError> {
         if item.is_empty() {
-            let message = format!("the list of {}s has an empty place", self.name);
+            let message = format!("a list of values for the {} has an empty place", self.name);
             return Err(CronError::new(at, 1, message, "write one value between two commas".into()));
         }
         let (range, step) = match item.split_once('/') {
@@ -154,7 +154,10 @@ impl FieldKind {
         if let Some(step) = step.filter(|step| (1..=self.count()).contains(step)) {
             return Ok(step);
         }
-        let message = format!("`{text}` is no step for a {}", self.name);
+        let message = match text {
+            "" => format!("the step of the {} is missing", self.name),
+            _ => format!("`{text}` is no step of the {}", self.name),
+        };
         let hint = format!(
             "a step is 1 to {}; it counts within its field and starts over with each {}",
             self.count(),
@@ -166,13 +169,9 @@ impl FieldKind {
     fn parse_value(&self, text: &str, at: usize) -> Result<u32, CronError> {
         if is_number(text) {
             let bounds = self.min..=self.written_max();
-            return match text.parse::<u32>().ok().filter(|value| bounds.contains(value)) {
-                Some(value) => Ok(value),
-                None => {
-                    let message = format!("{} {text} is out of range", self.name);
-                    Err(CronError::new(at, text.len(), message, self.bounds_hint()))
-                }
-            };
+            let value = text.parse::<u32>().ok().filter(|value| bounds.contains(value));
+            let message = || format!("{} {text} is out of range", self.name);
+            return value.ok_or_else(|| CronError::new(at, text.len(), message(), self.bounds_hint()));
         }
         match self.names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
             Some(index) => Ok(self.min + index as u32),
@@ -198,14 +197,14 @@ impl FieldKind {
             (_, None) => self.bounds_hint(),
         };
         let message = match text {
-            "" => format!("a {} is missing here", self.name),
+            "" => format!("the {} is missing here", self.name),
             _ => format!("`{text}` is no {}", self.name),
         };
         CronError::new(at, length, message, hint)
     }
 
     fn bounds_hint(&self) -> String {
-        let numbers = format!("a {} is {} to {}", self.name, self.min, self.written_max());
+        let numbers = format!("write {} to {}", self.min, self.written_max());
         match (self.names.first(), self.names.last()) {
             (Some(first), Some(last)) => format!("{numbers}, or {first} to {last}"),
             _ => numbers,

@@ -58,10 +58,10 @@ pub fn parse_duration(text: &str) -> Result<Millis, LiteralError> {
         let part = number.parse::<u64>().ok().and_then(|number| number.checked_mul(*millis));
         total = part
             .and_then(|part| total.checked_add(part))
-            .filter(|total| *total <= i64::MAX as u64)
+            .filter(|total| i64::try_from(*total).is_ok())
             .ok_or_else(|| {
-                LiteralError::new(format!("the duration `{text}` is too long"), "the longest is 15250284452w")
-            })?;
+            LiteralError::new(format!("the duration `{text}` is too long"), "the longest is 15250284452w")
+        })?;
         rest = after;
     }
     if text.is_empty() { Err(faulty()) } else { Ok(Millis(total)) }

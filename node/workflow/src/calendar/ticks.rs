@@ -10,11 +10,12 @@
 //! Hence instants rise strictly whatever the policies, and the cost does not grow with the distance: a piece
 //! without a tick is left behind by jumping to the next local time that matches.
 
+use matins_core::ir::Schedule;
 use matins_core::time::{Millis, Timestamp};
 
 use super::naive::{LOCAL_MAX, LOCAL_MIN, Matcher};
 use super::zone::{Piece, Zone};
-use super::{Cron, Fold, Gap, LocalTime};
+use super::{Cron, CronError, Fold, Gap, LocalTime, ZoneError};
 
 /// No offset from UTC is as long as this (seconds).
 const OFFSET_LIMIT: i64 = 26 * 3600;
@@ -24,7 +25,7 @@ const OFFSET_LIMIT: i64 = 26 * 3600;
 pub struct Calendar {
     rules: Vec<Rule>,
     zone: Zone,
-    gap: Gap,
+    pub(super) gap: Gap,
 }
 
 /// One instant at which a schedule is due.
@@ -66,6 +67,17 @@ pub struct Ticks<'a> {
     left: usize,
 }
 
+/// Why a schedule cannot be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CalendarError {
+    /// One of its cron texts does not parse.
+    #[error(transparent)]
+    Cron(#[from] CronError),
+    /// Its zone is not in the tables.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+}
+
 /// One cron text with the fold policy that holds for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
@@ -83,6 +95,14 @@ impl Calendar {
             .map(|cron| Rule { fold: fold.unwrap_or_else(|| default(&cron)), cron })
             .collect();
         Self { rules, zone, gap }
+    }
+
+    /// The calendar of a compiled schedule. An error means that the tables or the grammar changed since it was
+    /// compiled; such a schedule is quarantined (PROTOCOL 3.6).
+    pub fn from_schedule(schedule: &Schedule) -> Result<Self, CalendarError> {
+        let crons = schedule.cron.iter().map(|text| Cron::parse(text)).collect::<Result<_, _>>()?;
+        let zone = Zone::parse(&schedule.timezone)?;
+        Ok(Self::new(crons, zone, schedule.gap, schedule.fold))
     }
 
     /// The zone in which its texts are read.
@@ -113,6 +133,10 @@ impl Calendar {
     /// The ticks in `(after, until]`, oldest first, `limit` at most.
     pub fn ticks(&self, after: Timestamp, until: Timestamp, limit: usize) -> Ticks<'_> {
         Ticks { calendar: self, after, until, left: limit }
+    }
+
+    pub(super) fn matchers(&self) -> impl Iterator<Item = &Matcher> {
+        self.rules.iter().map(Rule::matcher)
     }
 }
 

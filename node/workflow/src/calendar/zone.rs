@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use jiff::civil;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
+use matins_core::time::Timestamp;
 
 /// Only the bundled tables: those of the machine may differ from node to node.
 static TABLES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
@@ -84,6 +85,16 @@ impl Zone {
             offset: i64::from(change.offset().seconds()),
         });
         Piece { start, offset, end }
+    }
+
+    /// The changes of the clocks after `time`: each with the offset before it, and the offset from there on.
+    pub(super) fn changes_after(&self, time: Timestamp) -> impl Iterator<Item = (Change, i64)> {
+        let changes = self.tz.following(instant(time.as_millis().div_euclid(1000))).map(|change| {
+            let at = change.timestamp().as_second();
+            (Change { at, offset: self.offset_at(at - 1) }, i64::from(change.offset().seconds()))
+        });
+        // The tables also have changes of the name alone.
+        changes.filter(|(change, offset)| change.offset != *offset)
     }
 
     fn offset_at(&self, at: i64) -> i64 {

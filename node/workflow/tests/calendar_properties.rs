@@ -146,6 +146,8 @@ fn check(wanted: &[Wanted], change: (&str, &str), policies: (Gap, Option<Fold>),
         panic!("{wanted:?} in {change:?} by {policies:?}: {:?}, not {:?}", tail(&ticks), tail(&expected));
     }
     assert!(ticks.is_sorted_by(|a, b| a < b), "{wanted:?} does not rise");
+    let newest: Vec<i64> = calendar.newest(bounds.0, bounds.1, 7).iter().map(|t| t.at.as_millis()).collect();
+    assert_eq!(newest, ticks[ticks.len().saturating_sub(7)..]);
     look_back(&calendar, &ticks, from);
 }
 

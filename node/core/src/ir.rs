@@ -138,7 +138,7 @@ pub struct Schedule {
 /// A local time that does not exist, because the clocks went forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Gap {
-    /// Fires at the first instant after the gap.
+    /// Fires later by the length of the gap: 02:30 becomes 03:30.
     #[default]
     Shift,
     /// Does not fire that day.

@@ -1,1 +1,2 @@
 //! Matins.
+pub mod calendar;

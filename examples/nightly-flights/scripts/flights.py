@@ -28,18 +28,27 @@ def cancelled(row) -> bool:
     return row["dep_time"] in MISSING
 
 
-def value(row, column: str):
+def value(row, column: str, read=float):
     """A number, or None where the source has none."""
-    text = row[column]
-    return None if text in MISSING else float(text)
+    text = row.get(column)
+    if text in MISSING:
+        return None
+    try:
+        return read(text)
+    except (TypeError, ValueError):
+        raise Failure(f"column {column} holds `{text}`, which is no number") from None
 
 
 def whole(row, column: str):
     """A whole number, or None where the source has none."""
-    text = row[column]
-    return None if text in MISSING else int(text)
+    return value(row, column, int)
 
 
 def bad_weather(hour) -> bool:
-    """Rain or snow, or less than 3 miles of sight, or wind from 25 mph."""
-    return value(hour, "precip") > 0 or value(hour, "visib") < 3 or value(hour, "wind_speed") >= 25
+    """Rain or snow, or less than 3 miles of sight, or wind from 25 mph. What was not measured was not bad."""
+    rain, sight, wind = (value(hour, column) for column in ("precip", "visib", "wind_speed"))
+    return (
+        (rain is not None and rain > 0)
+        or (sight is not None and sight < 3)
+        or (wind is not None and wind >= 25)
+    )

@@ -15,6 +15,7 @@ import sqlite3
 import sys
 import time
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 JOURNAL = "attempts.jsonl"
@@ -34,7 +35,9 @@ class Task:
         self.item = env.get("MATINS_ITEM_INDEX", "")
         self.attempt = number(env, "MATINS_ATTEMPT")
         self.fence = number(env, "MATINS_FENCE")
-        self.day = self.input("day")
+        # The day names a folder, so nothing but a day may come this far.
+        self.date = read_day(self.input("day"))
+        self.day = str(self.date)
         self.staging = Path(self.input("staging"))
         if not self.staging.is_absolute():
             # Every attempt has a working directory of its own: nobody else would find the files.
@@ -123,6 +126,13 @@ def read_json(path) -> dict:
     if not isinstance(value, dict):
         raise Failure(f"{path} does not hold one JSON object")
     return value
+
+
+def read_day(text):
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except (TypeError, ValueError):
+        raise Failure(f"`{text}` is no day: write it as 2013-01-31") from None
 
 
 def required(env, name: str) -> str:

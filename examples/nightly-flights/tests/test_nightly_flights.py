@@ -180,11 +180,22 @@ class NightlyFlights(unittest.TestCase):
         self.assertEqual((outputs["flights"], outputs["origins"]), (720, ["EWR", "JFK", "LGA"]))
 
     def test_a_failure_is_one_line_and_status_1(self):
-        for day, words in (("2013-02-01", "the source has no flights of 2013-02"), ("soon", "is no day")):
+        for day, words in (("2013-02-01", "the source has no flights of 2013-02"), ("../soon", "is no day")):
             process = self.start("extract", self.runs.given(day))
             stderr = process.communicate()[1]
             self.assertEqual((process.returncode, stderr.count("\n")), (1, 1), stderr)
             self.assertIn(words, stderr)
+
+    def test_a_damaged_number_is_named(self):
+        staged = self.runs.attempt(extract, "2013-01-05")
+        path = Path(staged["flights_file"])
+        lines = path.read_text().splitlines(keepends=True)
+        fields = lines[1].split(",")
+        fields[5], origin = "late", fields[12]
+        path.write_text("".join([lines[0], ",".join(fields), *lines[2:]]))
+        with self.assertRaisesRegex(Failure, "column dep_delay holds `late`"):
+            self.runs.attempt(transform, "2013-01-05", item=0, extract=staged, origin=origin)
+        self.assertEqual(list((self.runs.staging / "2013-01-05").glob("*delays*")), [])
 
     def test_durations_are_those_of_the_language(self):
         self.assertEqual([seconds(text) for text in ("500ms", "5s", "1m30s", "1h")], [0.5, 5, 90, 3600])

@@ -1,0 +1,62 @@
+//! Which status code goes with which error reason, for servers and clients alike.
+
+use tonic::Code;
+
+use crate::v1::error::Reason;
+
+/// `domain` of the `ErrorInfo` in every error of ours.
+pub const ERROR_DOMAIN: &str = "matins.v1";
+
+/// Key in the metadata of an `ErrorInfo`: the next thing to do, as a sentence for people.
+pub const HINT: &str = "hint";
+
+impl Reason {
+    /// The status code of errors with this reason, by the table in `error.proto`.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Unspecified | Self::OutcomeUnknown => Code::Unknown,
+            Self::RunNotFound
+            | Self::TaskNotFound
+            | Self::AttemptNotFound
+            | Self::WorkflowNotFound
+            | Self::VersionNotFound
+            | Self::ScheduleNotFound
+            | Self::BackfillNotFound
+            | Self::PoolNotFound
+            | Self::NodeNotFound
+            | Self::BlobNotFound => Code::NotFound,
+            Self::BadArgument | Self::DefinitionInvalid | Self::ParamsInvalid | Self::PageTokenInvalid => {
+                Code::InvalidArgument
+            }
+            Self::RequestIdReused
+            | Self::Stale
+            | Self::NotAfterTooFar
+            | Self::ChangedMeanwhile
+            | Self::RunFinished
+            | Self::RunActive
+            | Self::RetryActive
+            | Self::TaskNotFailed
+            | Self::DownstreamStarted
+            | Self::AttemptNotLive
+            | Self::WorkflowInUse
+            | Self::PoolInUse
+            | Self::PoolUnknown
+            | Self::ScheduleRequired
+            | Self::BackfillFinished
+            | Self::NewestFirstRefused
+            | Self::RunSkipped
+            | Self::AlreadyInitialized
+            | Self::NodeNotAdmitted
+            | Self::MembershipChanging
+            | Self::NoTimeWaiting
+            | Self::FeatureLevel => Code::FailedPrecondition,
+            Self::LimitExceeded | Self::NoRoom | Self::TooManyRequestsRemembered | Self::Overloaded => {
+                Code::ResourceExhausted
+            }
+            Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown => Code::Unavailable,
+            Self::Denied => Code::PermissionDenied,
+            Self::NotInThisRelease => Code::Unimplemented,
+            Self::Fault => Code::Internal,
+        }
+    }
+}

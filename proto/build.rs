@@ -19,6 +19,9 @@ const BY_HAND: [(&str, &str); 3] = [
     (".matins.v1.Json", "crate::Json"),
 ];
 
+/// Bytes that pass through a node and are not copied on their way.
+const SHARED_BYTES: [&str; 2] = [".matins.v1.LogLine.text", ".matins.v1.UploadBlobRequest.chunk"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("proto/matins/v1");
     println!("cargo:rerun-if-changed={}", folder.display());
@@ -32,7 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The order of a directory is not the same everywhere, that of the generated code should be.
     files.sort();
 
-    let mut builder = tonic_prost_build::configure().emit_rerun_if_changed(false).btree_map(".").bytes(".");
+    let mut builder = tonic_prost_build::configure().emit_rerun_if_changed(false).btree_map(".");
+    for path in SHARED_BYTES {
+        builder = builder.bytes(path);
+    }
     for (proto, rust) in BY_HAND {
         builder = builder.extern_path(proto, rust);
     }

@@ -25,34 +25,20 @@ impl Reason {
             | Self::PoolNotFound
             | Self::NodeNotFound
             | Self::BlobNotFound => Code::NotFound,
-            Self::BadArgument | Self::DefinitionInvalid | Self::ParamsInvalid | Self::PageTokenInvalid => {
-                Code::InvalidArgument
-            }
-            Self::RequestIdReused
+            Self::BadArgument
+            | Self::DefinitionInvalid
+            | Self::ParamsInvalid
+            | Self::PageTokenInvalid
+            | Self::ScheduleRequired => Code::InvalidArgument,
+            Self::Conflict
             | Self::Stale
-            | Self::NotAfterTooFar
-            | Self::ChangedMeanwhile
-            | Self::RunFinished
-            | Self::RunActive
-            | Self::RetryActive
-            | Self::TaskNotFailed
-            | Self::DownstreamStarted
-            | Self::AttemptNotLive
-            | Self::WorkflowInUse
-            | Self::PoolInUse
-            | Self::PoolUnknown
-            | Self::ScheduleRequired
-            | Self::BackfillFinished
-            | Self::NewestFirstRefused
-            | Self::RunSkipped
+            | Self::Expired
+            | Self::RequestIdReused
             | Self::AlreadyInitialized
             | Self::NodeNotAdmitted
             | Self::MembershipChanging
-            | Self::NoTimeWaiting
-            | Self::FeatureLevel => Code::FailedPrecondition,
-            Self::LimitExceeded | Self::NoRoom | Self::TooManyRequestsRemembered | Self::Overloaded => {
-                Code::ResourceExhausted
-            }
+            | Self::NoTimeWaiting => Code::FailedPrecondition,
+            Self::LimitExceeded | Self::Overloaded => Code::ResourceExhausted,
             Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown => Code::Unavailable,
             Self::Denied => Code::PermissionDenied,
             Self::NotInThisRelease => Code::Unimplemented,

@@ -26,6 +26,10 @@ use crate::nodes::{Limits, NodeAt, Nodes};
 /// How long a command may be repeated if its sender does not say (PROTOCOL 4.6): far longer than this client does so.
 const NOT_AFTER_DEFAULT: Duration = Duration::from_secs(600);
 
+/// The same for a request id that its sender chose, to use it again: the hour that PROTOCOL 4.6 allows, less what this
+/// client's reckoning of leader time may be ahead of the leader's own.
+const NOT_AFTER_CHOSEN: Duration = Duration::from_secs(3_590);
+
 /// How long what was heard of leader time is reckoned on.
 const TIME_KEPT_MAX: Duration = Duration::from_secs(60);
 
@@ -62,8 +66,8 @@ impl Client {
 
     /// Sends a request to whichever node answers, and gives its answer.
     ///
-    /// A command without a request id is given one, drawn once, and without `not_after` ten minutes of leader time; both
-    /// stay the same in every repeat. So a command that this function reports as done was done once, and one
+    /// A command without a request id is given one, drawn once; without `not_after` it is given ten minutes of leader
+    /// time, or an hour if it brings its own request id. Both stay the same in every repeat. So a command that this function reports as done was done once, and one
     /// for which it reports [`ClientError::NoAnswer`] at most once.
     pub async fn call<C: Call>(&self, mut ask: C) -> Result<C::Answer, ClientError> {
         self.stamp(&mut ask).await?;
@@ -117,7 +121,7 @@ impl Client {
         // A file of the largest size takes a while, also on the way to a majority.
         let patience = Duration::from_secs(60);
         let (answer, at) =
-            self.nodes.ask(Route::Any, patience, |channel, _| send_file(channel, file.clone())).await?;
+            self.nodes.ask(Route::Any, patience, |channel| send_file(channel, file.clone())).await?;
         if answer.digest != digest {
             let endpoint = self.nodes.endpoint(at).to_owned();
             let what = format!("the digest {} for a file whose digest is {digest}", answer.digest);
@@ -160,7 +164,7 @@ impl Client {
         Q: Message + Clone + Send + Sync + 'static,
         P: Message + Default + Send + Sync + 'static,
     {
-        let attempt = |channel, _| {
+        let attempt = |channel| {
             let ask = ask.clone();
             async move {
                 let mut grpc = ready(channel).await?;
@@ -175,19 +179,22 @@ impl Client {
     /// Gives a command what makes it safe to repeat, where its sender has not.
     async fn stamp<C: Call>(&self, ask: &mut C) -> Result<(), ClientError> {
         let Some(command) = ask.command() else { return Ok(()) };
-        if command.request_id.is_empty() {
+        let remembered = if command.request_id.is_empty() {
             *command.request_id = format!("{:032x}", rand::random::<u128>());
-        }
+            NOT_AFTER_DEFAULT
+        } else {
+            NOT_AFTER_CHOSEN
+        };
         if let Some(not_after @ None) = command.not_after {
             // Without a time the node that takes the command stamps it.
-            *not_after = self.leader_time().await?.map(|now| later(now, NOT_AFTER_DEFAULT));
+            *not_after = self.leader_time().await?.map(|now| later(now, remembered));
         }
         Ok(())
     }
 
     /// Sends a request as it is, and notes the time that its answer tells.
     async fn send<C: Call>(&self, ask: &C) -> Result<C::Answer, ClientError> {
-        let attempt = |channel, within| unary(channel, ask.clone(), within);
+        let attempt = |channel| unary(channel, ask.clone());
         let (answer, _) = self.nodes.ask(C::ROUTE, ask.patience(), attempt).await?;
         if let Some(leader) = C::leader_time(&answer) {
             let heard = HeardTime { leader, at: Instant::now(), wall: SystemTime::now() };
@@ -218,12 +225,11 @@ async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
     Ok(grpc)
 }
 
-/// Sends one request to one node, which is told how long it has.
-async fn unary<C: Call>(channel: Channel, ask: C, within: Duration) -> Result<C::Answer, Status> {
+/// Sends one request to one node. It is not told how long it has: it hears when nobody waits any more.
+async fn unary<C: Call>(channel: Channel, ask: C) -> Result<C::Answer, Status> {
     let mut grpc = ready(channel).await?;
-    let mut request = Request::new(ask);
-    request.set_timeout(within);
-    let answer = grpc.unary(request, PathAndQuery::from_static(C::PATH), ProstCodec::default()).await?;
+    let answer =
+        grpc.unary(Request::new(ask), PathAndQuery::from_static(C::PATH), ProstCodec::default()).await?;
     Ok(answer.into_inner())
 }
 

@@ -248,3 +248,33 @@ impl LogCursor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_of_life_moves_the_index_and_is_no_news() {
+        let mut cursor = RunsCursor::new(WatchRunsRequest::default());
+        let change = |index, removed: &[&str]| WatchRunsResponse {
+            index,
+            removed: removed.iter().map(|id| (*id).to_owned()).collect(),
+            ..Default::default()
+        };
+        assert_eq!(cursor.hear(change(7, &[])), Heard::Nothing);
+        assert_eq!(cursor.ask().after_index, 7);
+        assert_eq!(cursor.hear(change(8, &["run-1"])), Heard::News(change(8, &["run-1"])));
+
+        let mut cursor = BackfillCursor::new(WatchBackfillRequest::default());
+        let change = |index, backfill: Option<Backfill>, ended| WatchBackfillResponse {
+            index,
+            resync: false,
+            backfill,
+            ended,
+        };
+        assert_eq!(cursor.hear(change(7, None, false)), Heard::Nothing);
+        let last = change(9, Some(Backfill::default()), true);
+        assert_eq!(cursor.hear(last.clone()), Heard::Last(last));
+        assert_eq!(cursor.ask().after_index, 9);
+    }
+}

@@ -74,14 +74,14 @@ impl Nodes {
         attempt: F,
     ) -> Result<(T, NodeAt), ClientError>
     where
-        F: Fn(Channel, Duration) -> A,
+        F: Fn(Channel) -> A,
         A: Future<Output = Result<T, Status>>,
     {
         let within = self.limits.total_max + patience;
         let mut round = Round::new(self, route, Instant::now() + within);
         while let Some((at, node, left)) = round.next().await {
             let attempt_max = left.min(self.limits.attempt_max + patience);
-            let answer = timeout(attempt_max, attempt(node.channel.clone(), attempt_max)).await;
+            let answer = timeout(attempt_max, attempt(node.channel.clone())).await;
             let status = match answer {
                 Ok(Ok(answer)) => {
                     self.preferred.store(at.0, Ordering::Relaxed);

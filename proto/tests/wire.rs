@@ -1,6 +1,6 @@
 //! What every client may rely on: the form in JSON, and the table of reasons.
 
-use matins_proto::v1::{Attempt, Reason, Run, Task, attempt, error, run, run_origin, task};
+use matins_proto::v1::{Attempt, Run, StateReason, Task, attempt, error, run, run_origin, task};
 use matins_proto::{FILE_DESCRIPTOR_SET, Json, Timestamp};
 use prost::Message as _;
 use serde_json::json;
@@ -21,7 +21,7 @@ fn a_run_in_json_is_proto3s_mapping() {
         origin: run_origin::Kind::Schedule.into(),
         params: Some(Json::from(json!({ "batch": 500, "mode": "delta" }))),
         state: run::State::Running.into(),
-        reason: Some(Reason { code: "concurrency".into(), ..Reason::default() }),
+        reason: Some(StateReason { code: "concurrency".into(), ..StateReason::default() }),
         created_at: Some(Timestamp::from_millis(1_357_102_800_250)),
         tasks: vec![Task {
             address: "extract.3".into(),

@@ -138,9 +138,9 @@ impl ClientError {
                 Some("write host:port, several with commas: 10.0.0.1:7070,10.0.0.2:7070".into())
             }
             Self::Answered(answered) => answered.hint.clone(),
-            Self::NoAnswer { request_id: Some(id), .. } => {
-                Some(format!("it may have been done; it is safe to repeat it with --request-id {id}"))
-            }
+            Self::NoAnswer { request_id: Some(id), .. } => Some(format!(
+                "it may have been done all the same; it is safe to repeat it with request id {id}"
+            )),
             Self::NoAnswer { request_id: None, .. } => {
                 Some("is a node running there? --endpoint or MATINS_ENDPOINT names them".into())
             }

@@ -124,7 +124,7 @@ async fn without_any_answer_it_ends_in_bounded_time_and_says_how_to_go_on() {
     let request_id = b.fake.set_pool.asked()[0].request_id.clone();
 
     assert_eq!(command.exit_code(), 5);
-    assert!(command.hint().unwrap().contains(&format!("--request-id {request_id}")), "{command:?}");
+    assert!(command.hint().unwrap().contains(&format!("with request id {request_id}")), "{command:?}");
     let text = command.to_string();
     assert!(text.contains(&format!("{}: NO_QUORUM", a.endpoint)), "{text}");
     assert!(text.contains(&format!("{}: no answer within", b.endpoint)), "{text}");

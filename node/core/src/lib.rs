@@ -15,6 +15,7 @@ pub const LEVEL: u16 = 1;
 
 mod answer;
 mod apply;
+mod check;
 mod codec;
 pub mod command;
 mod effect;

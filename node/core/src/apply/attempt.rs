@@ -270,6 +270,6 @@ mod tests {
             assert!(delay >= base - base / 10 && delay <= base + base / 10, "{used}: {delay}");
         }
         let exact = Retry { jitter_permille: 0, ..retry };
-        assert_eq!(super::delay(&exact, 1, task), Millis::from_secs(20));
+        assert_eq!(delay(&exact, 1, task), Millis::from_secs(20));
     }
 }

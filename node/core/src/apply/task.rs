@@ -168,10 +168,27 @@ impl Step<'_> {
                 else {
                     return;
                 };
-                self.state.past_waits.insert((schedule, *tick, task), ());
+                let key = (schedule, *tick);
+                let past = self.state.past.get(&key).and_then(|past| self.state.runs.get(&past.run));
+                let is_queued = past.is_some_and(|past| past.state == RunState::Queued);
+                let needs_repair = matches!(waiting, TaskState::WaitingForPast { failed: Some(_), .. });
+                self.state.past_waits.insert((key.0, key.1, task), ());
                 self.set_task(task, waiting);
+                if is_queued || needs_repair {
+                    self.give_up_place(task.run);
+                }
             }
             None => self.open_condition(task),
+        }
+    }
+
+    /// A run that waits for a repair, or for a run that stands at the gate, holds no place there: its own
+    /// repair would wait for it for ever. It does not count again when it goes on (LANGUAGE 1.25).
+    fn give_up_place(&mut self, run: RunId) {
+        let Some(workflow) = self.state.runs.get(&run).map(|row| row.workflow.clone()) else { return };
+        if self.state.active.remove(&(workflow.clone(), run)).is_some() {
+            self.state.workflows.update(&workflow, |row| row.active_runs = row.active_runs.saturating_sub(1));
+            self.gates.insert(workflow);
         }
     }
 

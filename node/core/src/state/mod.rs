@@ -188,6 +188,11 @@ pub enum TimerKey {
     DropDefinition(Digest),
 }
 
+impl TimerKey {
+    /// After every timer of the same instant.
+    pub const LAST: Self = Self::DropDefinition(Digest([u8::MAX; 32]));
+}
+
 /// Work that goes on in slices (PROTOCOL 4.5).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WorkKey {

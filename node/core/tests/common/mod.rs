@@ -1,0 +1,530 @@
+//! A cluster for scripts: a state, and words for commands and effects.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+
+use goldenscript::{Argument, Command as Line};
+use matins_core::command::{
+    Apply, ApplyWorkflow, BackfillSlice, Command, CreateBackfill, Decide, DecideOutcome, Decision, Entry,
+    Finish, Fire, OpenSession, Proposal, Readings, Request, Retry, RetryScope, Start, StopHow, Tick,
+};
+use matins_core::id::{
+    Fence, JournalId, Leadership, LogIndex, NodeId, RunId, ScheduleId, SessionNumber, TaskId,
+};
+use matins_core::state::{
+    AttemptOutcome, LogPlace, Reprocess, RunOrigin, Settings, SkipReason, TaskState, TimerKey,
+};
+use matins_core::time::{Millis, Timestamp};
+use matins_core::{Answer, Effect, Outcome, Refusal, State, Thing, apply};
+
+mod definition;
+mod words;
+
+pub(crate) use definition::workflow_of;
+
+pub(crate) type Fault = Box<dyn Error>;
+
+/// A cluster of one state, driven line by line.
+pub(crate) struct Script {
+    pub state: State,
+    at: Timestamp,
+}
+
+impl Script {
+    /// A cluster that was founded at second 1000 under node-1.
+    pub(crate) fn founded() -> Self {
+        let mut script = Self { state: State::default(), at: Timestamp::from_millis(1_000_000) };
+        let ready = script.ready(1);
+        script.enter(ready, None).expect("the first leader is ready");
+        script.enter(Command::Init { cluster: 7, settings: Settings::default() }, None).expect("founded");
+        script
+    }
+
+    fn ready(&self, node: u64) -> Command {
+        let readings = Readings { majority: self.at, by_node: Vec::new() };
+        Command::LeaderReady { node: NodeId(node), nonce: node, readings }
+    }
+
+    /// Puts one command into an entry of its own, and holds the state to its invariants.
+    fn enter(&mut self, command: Command, request: Option<Request>) -> Result<(Outcome, String), Fault> {
+        let leadership = self.state.cluster.leader.as_ref().map(|leader| leader.leadership);
+        self.enter_under(command, request, leadership)
+    }
+
+    fn enter_under(
+        &mut self,
+        command: Command,
+        request: Option<Request>,
+        leadership: Option<Leadership>,
+    ) -> Result<(Outcome, String), Fault> {
+        let proposal = Proposal { request, leadership, command };
+        let entry = Entry { level: 1, at: self.at, proposals: vec![proposal] };
+        let index = LogIndex(self.state.index.0 + 1);
+        let before = self.state.clone();
+        let outcome = apply(&mut self.state, index, entry.clone());
+        self.hold_invariants(&before, &entry, &outcome)?;
+        let text = words::outcome(&self.state, &outcome);
+        Ok((outcome, text))
+    }
+
+    /// What must hold after every entry, whatever it was.
+    fn hold_invariants(&self, before: &State, entry: &Entry, outcome: &Outcome) -> Result<(), Fault> {
+        let faults = self.state.check();
+        if !faults.is_empty() {
+            return Err(format!("after {entry:?}: {faults:#?}").into());
+        }
+        if self.state.now < before.now {
+            return Err("I13: time fell".into());
+        }
+        // Replicas agree: on the entry as it lies in the log, and on the state as a snapshot carries it.
+        let mut replica = State::decode(&before.encode()).ok_or("the state does not read back")?;
+        let same = apply(&mut replica, self.state.index, Entry::decode(&entry.encode())?);
+        if same != *outcome || replica != self.state || replica.hash() != self.state.hash() {
+            return Err("I11: a replica came to another state".into());
+        }
+        if outcome.answers.iter().all(Result::is_err) {
+            let mut unchanged = before.clone();
+            (unchanged.index, unchanged.now) = (self.state.index, self.state.now);
+            let forgotten = before.requests.len() != self.state.requests.len();
+            if unchanged != self.state
+                && !forgotten
+                && entry.proposals.iter().all(|one| one.request.is_none())
+            {
+                return Err(format!("a refusal left a trace: {:?}", outcome.answers).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, line: &Line) -> Result<Command, Fault> {
+        let mut args = Args::of(line);
+        if let Some(at) = args.key("at") {
+            self.at = seconds(&at)?;
+        }
+        let command = self.parse(&line.name, &mut args)?;
+        args.end()?;
+        Ok(command)
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm a command")]
+    fn parse(&self, name: &str, args: &mut Args) -> Result<Command, Fault> {
+        Ok(match name {
+            "ready" => self.ready(args.number("node")?.unwrap_or(1)),
+            "time" => Command::Time(Readings { majority: self.at, by_node: Vec::new() }),
+            "accept-time" => Command::AcceptTime { up_to: seconds(&args.need()?)? },
+            "open" => open_session(args)?,
+            "expire" => {
+                let (executor, session) = (node(&args.need()?)?, SessionNumber(args.need()?.parse()?));
+                let dead_for = Millis::from_secs(args.number("dead_for")?.unwrap_or(0));
+                Command::ExpireSession { executor, session, dead_for }
+            }
+            "cordon" => Command::Cordon {
+                executor: node(&args.need()?)?,
+                session: SessionNumber(args.need()?.parse()?),
+            },
+            "uncordon" => Command::Uncordon {
+                executor: node(&args.need()?)?,
+                session: SessionNumber(args.need()?.parse()?),
+            },
+            "drain" => Command::Drain(node(&args.need()?)?),
+            "undrain" => Command::Undrain(node(&args.need()?)?),
+            "store" => {
+                let definition = Box::new(workflow_of(args)?);
+                Command::StoreDefinition { definition, source: None }
+            }
+            "start" => self.start(args)?,
+            "cancel" => {
+                let run = args.need()?.parse()?;
+                let how =
+                    if args.key("how").as_deref() == Some("now") { StopHow::Now } else { StopHow::Grace };
+                Command::Cancel { run, how }
+            }
+            "retry" => self.retry(args)?,
+            "retry-task" => Command::RetryTask(self.task(&args.need()?)?),
+            "abandon" => Command::Abandon(self.task(&args.need()?)?),
+            "finish" => self.finish(args)?,
+            "decide" => self.decide(args)?,
+            "timers" => Command::FireTimers(self.due_timers(args)),
+            "publishing" => Command::Publishing { fence: Fence(args.need()?.parse()?) },
+            "unkillable" => Command::Unkillable { fence: Fence(args.need()?.parse()?) },
+            "logs" => Command::AttachLogs(logs(args)?),
+            "continue" => Command::Continue,
+            "fire" => self.fire(args)?,
+            "quarantine" => {
+                let schedule = schedule(&args.need()?)?;
+                let version = self.version_of(&schedule, args)?;
+                Command::Quarantine { schedule, version, reason: "bad zone".into() }
+            }
+            "pause" => Command::PauseSchedule(schedule(&args.need()?)?),
+            "resume" => Command::ResumeSchedule(schedule(&args.need()?)?),
+            "pause-workflow" => Command::PauseWorkflow(format!("test/{}", args.need()?).parse()?),
+            "resume-workflow" => Command::ResumeWorkflow(format!("test/{}", args.need()?).parse()?),
+            "delete" => Command::DeleteWorkflow(format!("test/{}", args.need()?).parse()?),
+            "pool" => Command::SetPool {
+                pool: args.need()?.parse()?,
+                slots: args.need()?.parse()?,
+                description: String::new(),
+            },
+            "delete-pool" => Command::DeletePool(args.need()?.parse()?),
+            "backfill" => create_backfill(args)?,
+            "slice" => self.slice(args)?,
+            "pause-backfill" => Command::PauseBackfill(args.need()?.parse()?),
+            "resume-backfill" => Command::ResumeBackfill(args.need()?.parse()?),
+            "cancel-backfill" => Command::CancelBackfill(args.need()?.parse()?),
+            "retire" => Command::RetireRuns {
+                runs: args.rest().iter().map(|run| run.parse()).collect::<Result<_, _>>()?,
+            },
+            "checkpoint" => Command::Checkpoint,
+            "found" => Command::CheckpointReport {
+                node: node(&args.need()?)?,
+                index: args.need()?.parse()?,
+                hash: matins_core::id::Digest::of(args.need()?.as_bytes()),
+                voters: 3,
+            },
+            "settings" => Command::SetSettings(self.settings(args)?),
+            other => return Err(format!("no command `{other}`").into()),
+        })
+    }
+
+    fn settings(&self, args: &mut Args) -> Result<Settings, Fault> {
+        let mut settings = self.state.cluster.settings.clone();
+        if let Some(rows) = args.number("rows")? {
+            settings.rows_per_command_max = u32::try_from(rows)?;
+        }
+        if let Some(bytes) = args.number("bytes")? {
+            settings.state_bytes_max = bytes;
+        }
+        if let Some(requests) = args.number("requests")? {
+            settings.requests_permille_max = u32::try_from(requests)?;
+        }
+        Ok(settings)
+    }
+
+    /// `load`, `load.2` or `run-3/load.2`; without a run the newest is meant.
+    fn task(&self, text: &str) -> Result<TaskId, Fault> {
+        let (run, path) = match text.split_once('/') {
+            Some((run, path)) => (run.parse()?, path),
+            None => (RunId(self.state.cluster.counters.run), text),
+        };
+        let (name, item) = match path.split_once('.') {
+            Some((name, item)) => (name, Some(item.parse()?)),
+            None => (path, None),
+        };
+        let definition = self.state.definition_of(run).ok_or("no such run")?;
+        let task = definition.workflow.tasks.iter().position(|task| task.name.as_str() == name);
+        Ok(TaskId { run, task: u16::try_from(task.ok_or("no such task")?)?, item })
+    }
+
+    fn definition(&self, workflow: &str) -> Result<matins_core::id::Digest, Fault> {
+        let stored =
+            self.state.definitions.iter().filter(|(_, row)| row.workflow.name.name.as_str() == workflow);
+        let newest = stored.max_by_key(|(_, row)| (row.stored_at, row.workflow.description.clone()));
+        Ok(*newest.ok_or("no such definition")?.0)
+    }
+
+    fn start(&self, args: &mut Args) -> Result<Command, Fault> {
+        let name = args.need()?;
+        let logical_time = args.key("time").map_or(Ok(self.at), |time| seconds(&time))?;
+        let interval_start = args.key("interval").map_or(Ok(logical_time), |time| seconds(&time))?;
+        let origin = if args.key("submit").is_some() { RunOrigin::Submitted } else { RunOrigin::Manual };
+        Ok(Command::Start(Start {
+            workflow: format!("test/{name}").parse()?,
+            definition: self.definition(&name)?,
+            origin,
+            schedule: args.key("schedule").map(|name| name.parse()).transpose()?,
+            tick: Tick { logical_time, interval_start, params: Ok("{}".into()) },
+        }))
+    }
+
+    fn retry(&self, args: &mut Args) -> Result<Command, Fault> {
+        let run: RunId = args.need()?.parse()?;
+        let scope = match args.key("from") {
+            Some(task) => RetryScope::From(self.task(&format!("{run}/{task}"))?.task),
+            None if args.key("all").is_some() => RetryScope::All,
+            None => RetryScope::Failed,
+        };
+        Ok(Command::Retry(Retry { run, scope, definition: None, retired: None }))
+    }
+
+    fn finish(&self, args: &mut Args) -> Result<Command, Fault> {
+        let what = args.need()?;
+        let fence = match what.parse() {
+            Ok(fence) => Fence(fence),
+            Err(_) => self
+                .state
+                .tasks
+                .get(&self.task(&what)?)
+                .and_then(|row| row.state.fence())
+                .ok_or("no fence")?,
+        };
+        let outcome = match args.key("exit").as_deref() {
+            None | Some("0") => AttemptOutcome::Success,
+            Some("broken") => AttemptOutcome::Broken("template".into()),
+            Some(code) => AttemptOutcome::Exit(code.parse()?),
+        };
+        let log_bytes = args.number("log")?.unwrap_or(0);
+        Ok(Command::Finish(Finish { fence, outcome, output: None, started_at: None, log_bytes }))
+    }
+
+    fn decide(&self, args: &mut Args) -> Result<Command, Fault> {
+        let task = self.task(&args.need()?)?;
+        let outcome = match args.need()?.as_str() {
+            "run" => DecideOutcome::Run,
+            "skip" => DecideOutcome::Skip,
+            "fail" => DecideOutcome::Failed("bad condition".into()),
+            items => DecideOutcome::Items((0..items.parse::<u32>()?).map(|item| item.to_string()).collect()),
+        };
+        let mut inputs = self.state.inputs_of(task);
+        if args.key("stale").is_some() {
+            for input in &mut inputs {
+                input.1 += 1;
+            }
+        }
+        Ok(Command::Decide(Decide { task, inputs, outcome }))
+    }
+
+    /// All timers that are due, and one that was never set: it must be passed over.
+    fn due_timers(&self, args: &mut Args) -> Vec<(Timestamp, TimerKey)> {
+        let mut due: Vec<_> =
+            self.state.timers.range(..=(self.at, TimerKey::LAST)).map(|(key, ())| key.clone()).collect();
+        if args.key("ahead").is_some() {
+            due = self.state.timers.iter().map(|(key, ())| key.clone()).collect();
+        }
+        due.push((Timestamp::ZERO, TimerKey::Timeout(Fence(u64::MAX))));
+        due
+    }
+
+    fn version_of(&self, schedule: &ScheduleId, args: &mut Args) -> Result<u64, Fault> {
+        let version = self.state.schedules.get(schedule).map_or(0, |row| row.version);
+        Ok(args.number("version")?.unwrap_or(version))
+    }
+
+    /// `fire w@s 1010 skip@1020-1040@paused to=1050 next=1060`
+    fn fire(&self, args: &mut Args) -> Result<Command, Fault> {
+        let schedule = schedule(&args.need()?)?;
+        let version = self.version_of(&schedule, args)?;
+        let mark = self.state.schedules.get(&schedule).map_or(Timestamp::ZERO, |row| row.mark);
+        let from_mark = args.key("from").map_or(Ok(mark), |from| seconds(&from))?;
+        let to_mark = args.key("to").map_or(Ok(self.at), |to| seconds(&to))?;
+        let next = args.key("next").map(|next| seconds(&next)).transpose()?;
+        let mut interval_start = from_mark;
+        let mut decisions = Vec::new();
+        for text in args.rest() {
+            if let Some(skip) = text.strip_prefix("skip@") {
+                decisions.push(skip_decision(skip)?);
+                continue;
+            }
+            let logical_time = seconds(text.trim_start_matches("bad@"))?;
+            let params = if text.starts_with("bad@") { Err("no such day".into()) } else { Ok("{}".into()) };
+            decisions.push(Decision::Run(Tick { logical_time, interval_start, params }));
+            interval_start = logical_time;
+        }
+        Ok(Command::Fire(Fire { schedule, version, from_mark, to_mark, decisions, next }))
+    }
+
+    fn slice(&self, args: &mut Args) -> Result<Command, Fault> {
+        let backfill = args.need()?.parse()?;
+        let row = self.state.backfills.get(&backfill).ok_or("no such backfill")?;
+        let retired = self.state.retired_runs.get(&row.schedule.workflow).copied().unwrap_or(0);
+        let retired_runs = args.number("retired")?.unwrap_or(retired);
+        let cursor = args.key("cursor").map(|cursor| seconds(&cursor)).transpose()?;
+        let ticks = args.rest().into_iter().map(|text| {
+            let logical_time = seconds(&text)?;
+            Ok(Tick {
+                logical_time,
+                interval_start: logical_time - Millis::from_secs(10),
+                params: Ok("{}".into()),
+            })
+        });
+        let ticks = ticks.collect::<Result<_, Fault>>()?;
+        let from = row.cursor.unwrap_or_default();
+        Ok(Command::BackfillSlice(BackfillSlice {
+            backfill,
+            from,
+            cursor,
+            ticks,
+            left_out: 0,
+            retired_runs,
+            past: vec![],
+        }))
+    }
+
+    /// Registers the newest stored definition of a workflow: `apply w skip_due=1`.
+    fn apply_line(&mut self, line: &Line) -> Result<String, Fault> {
+        let mut args = Args::of(line);
+        if let Some(at) = args.key("at") {
+            self.at = seconds(&at)?;
+        }
+        let mut apply = Apply::default();
+        if let Some(prune) = args.key("prune") {
+            apply.prune.push(format!("test/{prune}").parse()?);
+        }
+        if let Some(skip) = args.key("skip_due") {
+            apply.skip_due.push((schedule(&skip)?, 1));
+        }
+        let definition = workflow_of(&mut args)?;
+        let name = definition.name.clone();
+        let (outcome, _) =
+            self.enter(Command::StoreDefinition { definition: Box::new(definition), source: None }, None)?;
+        match outcome.answers.first() {
+            Some(Ok(Answer::Definition(definition))) => {
+                apply.workflows.push(ApplyWorkflow { name, definition: *definition, start: None });
+            }
+            other => return Err(format!("not stored: {other:?}").into()),
+        }
+        Ok(self.enter(Command::Apply(apply), None)?.1)
+    }
+}
+
+impl goldenscript::Runner for Script {
+    type Command = Line;
+
+    fn run(&mut self, line: &Line, _: &goldenscript::Context) -> Result<String, Fault> {
+        match line.name.as_str() {
+            "show" => return words::show(&self.state, &mut Args::of(line)),
+            "apply" => return self.apply_line(line),
+            _ => {}
+        }
+        // A request id, or a leadership of the past, may stand before any command.
+        let mut line = line.clone();
+        let mut take = |name: &str| {
+            let is_it = |arg: &Argument| matches!(arg, Argument::KeyValue(key, _) if key == name);
+            let position = line.args.iter().position(is_it)?;
+            match line.args.remove(position) {
+                Argument::KeyValue(_, value) => Some(value),
+                _ => None,
+            }
+        };
+        let (id, until, leadership) = (take("request"), take("until"), take("leadership"));
+        let command = self.command(&line)?;
+        let request = id.map(|id| {
+            let not_after = until.map_or(Ok(self.at + Millis::from_mins(10)), |until| seconds(&until));
+            Ok::<_, Fault>(Request { id: id.parse()?, not_after: not_after? })
+        });
+        let newest = self.state.cluster.leader.as_ref().map(|leader| leader.leadership);
+        let leadership = leadership.map_or(Ok(newest), |text| text.parse().map(Leadership).map(Some))?;
+        Ok(self.enter_under(command, request.transpose()?, leadership)?.1)
+    }
+}
+
+/// The arguments of a line: words, and `key=value`.
+pub(crate) struct Args {
+    words: Vec<String>,
+    keys: BTreeMap<String, String>,
+}
+
+impl Args {
+    pub(crate) fn of(line: &Line) -> Self {
+        let (mut words, mut keys) = (Vec::new(), BTreeMap::new());
+        for arg in &line.args {
+            match arg.clone() {
+                Argument::KeyValue(key, value) => {
+                    keys.insert(key, value);
+                }
+                word => words.push(word.to_string()),
+            }
+        }
+        Self { words, keys }
+    }
+
+    pub(crate) fn key(&mut self, name: &str) -> Option<String> {
+        self.keys.remove(name)
+    }
+
+    pub(crate) fn number(&mut self, name: &str) -> Result<Option<u64>, Fault> {
+        Ok(self.key(name).map(|text| text.parse()).transpose()?)
+    }
+
+    pub(crate) fn need(&mut self) -> Result<String, Fault> {
+        if self.words.is_empty() { Err("a word is missing".into()) } else { Ok(self.words.remove(0)) }
+    }
+
+    pub(crate) fn rest(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.words)
+    }
+
+    pub(crate) fn end(self) -> Result<(), Fault> {
+        if self.words.is_empty() && self.keys.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("not understood: {:?} {:?}", self.words, self.keys).into())
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Timestamp, Fault> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no time"))?;
+    Ok(Timestamp::from_millis((seconds * 1000.0).round() as i64))
+}
+
+fn node(text: &str) -> Result<NodeId, Fault> {
+    Ok(text.parse()?)
+}
+
+/// `w@s` is schedule `s` of workflow `test/w`.
+fn schedule(text: &str) -> Result<ScheduleId, Fault> {
+    let (workflow, schedule) = text.split_once('@').ok_or("a schedule is written w@s")?;
+    Ok(ScheduleId { workflow: format!("test/{workflow}").parse()?, schedule: schedule.parse()? })
+}
+
+fn open_session(args: &mut Args) -> Result<Command, Fault> {
+    let executor = node(&args.need()?)?;
+    let session = SessionNumber(args.need()?.parse()?);
+    let held = args.key("held").unwrap_or_default();
+    let held = held.split('/').filter(|text| !text.is_empty()).map(|text| text.parse().map(Fence));
+    let labels = args.key("labels").unwrap_or_default();
+    let labels = labels.split('/').filter_map(|label| label.split_once('@'));
+    Ok(Command::OpenSession(OpenSession {
+        executor,
+        session,
+        boot: args.key("boot").unwrap_or_else(|| "boot".into()),
+        journal: JournalId(args.number("journal")?.unwrap_or(1)),
+        held: held.collect::<Result<_, _>>()?,
+        name: executor.to_string(),
+        slots: u32::try_from(args.number("slots")?.unwrap_or(2))?,
+        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }))
+}
+
+fn create_backfill(args: &mut Args) -> Result<Command, Fault> {
+    let reprocess = match args.key("reprocess").as_deref() {
+        None | Some("missing") => Reprocess::Missing,
+        Some("failed") => Reprocess::Failed,
+        Some(_) => Reprocess::All,
+    };
+    Ok(Command::CreateBackfill(CreateBackfill {
+        schedule: schedule(&args.need()?)?,
+        from: seconds(&args.need()?)?,
+        to: seconds(&args.need()?)?,
+        reprocess,
+        active_max: u32::try_from(args.number("active")?.unwrap_or(1))?,
+        newest_first: args.key("newest_first").is_some(),
+        params: "{}".into(),
+    }))
+}
+
+fn skip_decision(text: &str) -> Result<Decision, Fault> {
+    let (range, reason) = text.split_once('@').ok_or("skip@FROM-TO@REASON")?;
+    let (from, to) = range.split_once('-').ok_or("skip@FROM-TO@REASON")?;
+    let reason = match reason {
+        "paused" => SkipReason::Paused,
+        "policy" => SkipReason::CatchupPolicy,
+        "window" => SkipReason::CatchupWindow,
+        _ => SkipReason::CatchupLimit,
+    };
+    Ok(Decision::Skip { from: seconds(from)?, to: seconds(to)?, count: 1, reason })
+}
+
+fn logs(args: &mut Args) -> Result<Vec<(Fence, LogPlace)>, Fault> {
+    let place = |text: &str| match text {
+        "lost" => LogPlace::Lost,
+        pack => LogPlace::Pack { digest: matins_core::id::Digest::of(pack.as_bytes()), offset: 0, bytes: 1 },
+    };
+    let logs = args.rest();
+    let logs = logs.iter().map(|text| {
+        let (fence, pack) = text.split_once('@').ok_or("logs FENCE@PACK")?;
+        Ok((Fence(fence.parse()?), place(pack)))
+    });
+    logs.collect()
+}

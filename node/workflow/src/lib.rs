@@ -5,6 +5,7 @@
 //! files named by a workflow are looked up through a trait.
 pub mod calendar;
 mod diagnostic;
+pub mod template;
 mod yaml;
 
 pub use diagnostic::{Colour, Diagnostic, Place, Severity};

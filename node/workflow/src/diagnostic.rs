@@ -165,6 +165,13 @@ impl<'a> Reporter<'a> {
         }
     }
 
+    /// A hint for what was reported last.
+    pub(crate) fn hint_last(&mut self, hint: &str) {
+        if let Some(last) = self.diagnostics.last_mut() {
+            last.hint = Some(hint.to_owned());
+        }
+    }
+
     pub(crate) fn error_count(&self) -> usize {
         self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
     }
@@ -176,6 +183,13 @@ impl<'a> Reporter<'a> {
         diagnostics.sort_by_key(|one| (one.place.line, one.place.column, one.severity));
         diagnostics.dedup();
         diagnostics
+    }
+
+    /// An error at a place that is known already.
+    pub(crate) fn error_at(&mut self, place: Place, code: &str, message: String) -> &mut Diagnostic {
+        let one = self.report(Severity::Error, Span::default(), code, message);
+        one.place = place;
+        one
     }
 
     fn report(&mut self, severity: Severity, span: Span, code: &str, message: String) -> &mut Diagnostic {

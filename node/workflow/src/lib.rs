@@ -4,8 +4,12 @@
 //! conditions are rendered here, cron and zones are read here. Pure: knows no clock, file, socket or random source;
 //! files named by a workflow are looked up through a trait.
 pub mod calendar;
+pub mod compile;
 mod diagnostic;
+mod params;
 pub mod template;
 mod yaml;
 
+pub use compile::{Compiled, CompiledWorkflow, SourceFile, compile};
 pub use diagnostic::{Colour, Diagnostic, Place, Severity};
+pub use params::{PARAMS_BYTES_MAX, ParamFault, resolve_params};

@@ -11,6 +11,7 @@ use minijinja::machinery::ast::{self, BinOpKind, CallArg, CallType, Expr};
 use minijinja::machinery::{self, Span};
 
 use super::filters::{FILTERS, FUNCTIONS, TESTS};
+use crate::compile::Graph;
 use crate::diagnostic::{Severity, did_you_mean};
 
 /// Names that stand for a value.
@@ -24,7 +25,7 @@ const ROOTS_LATER: &[&str] = &["event", "parent"];
 const FUNCTIONS_LATER: &[&str] = &["secret", "var"];
 
 /// What an expression may name where it stands.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Names<'a> {
     /// The place in words: "the default of a param".
     pub(crate) place: &'a str,
@@ -37,15 +38,19 @@ pub(crate) struct Names<'a> {
     pub(crate) env: Option<Vec<&'a str>>,
 }
 
-#[derive(Clone, Debug)]
+/// A task as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskEntry {
+    /// In the order of the file.
+    pub(crate) index: usize,
+    pub(crate) is_fan_out: bool,
+}
+
+#[derive(Clone, Copy)]
 pub(crate) struct TaskNames<'a> {
-    /// Every task of the file, and whether it is a fan-out.
-    pub(crate) all: &'a BTreeMap<String, bool>,
-    /// Those before this one, at any distance.
-    pub(crate) upstream: Vec<&'a str>,
-    /// The task itself, and what it needs now.
-    pub(crate) task: &'a str,
-    pub(crate) needs: Vec<&'a str>,
+    pub(crate) graph: &'a Graph,
+    /// The task whose text this is.
+    pub(crate) index: usize,
 }
 
 /// Whether `item` may be used, and where items come from.
@@ -290,7 +295,7 @@ impl Walk<'_, '_> {
     }
 
     fn is_task(&self, name: &str) -> bool {
-        self.names.tasks.as_ref().is_some_and(|tasks| tasks.all.contains_key(name))
+        self.names.tasks.is_some_and(|tasks| tasks.graph.tasks.contains_key(name))
     }
 
     fn param(&mut self, parts: &[&str], at: Range<usize>) {
@@ -324,7 +329,7 @@ impl Walk<'_, '_> {
     fn task(&mut self, parts: &[&str], at: Range<usize>) {
         self.checked.is_open = true;
         self.checked.tasks.extend(parts.first().map(|name| (*name).to_owned()));
-        let Some(tasks) = self.names.tasks.clone() else {
+        let Some(TaskNames { graph, index }) = self.names.tasks else {
             let message = format!("`tasks` cannot be used in {}", self.names.place);
             self.error(at, "unknown-name", message);
             return;
@@ -333,18 +338,19 @@ impl Walk<'_, '_> {
             self.error(at, "unknown-name", "`tasks` alone is no value").hint("name one: `tasks.NAME.outputs`");
             return;
         };
-        let Some(is_fan_out) = tasks.all.get(*name) else {
-            let hint = did_you_mean(name, tasks.all.keys().map(String::as_str));
+        let Some(TaskEntry { index: used, is_fan_out }) = graph.tasks.get(*name) else {
+            let hint = did_you_mean(name, graph.tasks.keys().map(String::as_str));
             self.error(at, "unknown-task", format!("the workflow has no task `{name}`")).hint = hint;
             return;
         };
-        if *name == tasks.task {
-            self.error(at.clone(), "not-upstream", format!("task `{name}` cannot use what it gives itself"));
-        } else if !tasks.upstream.contains(name) {
-            let mut needs = tasks.needs.clone();
-            needs.push(name);
-            let message =
-                format!("task `{}` uses `tasks.{name}`, but `{name}` is not upstream of it", tasks.task);
+        let task = &graph.names[index];
+        if *used == index {
+            let message = format!("task `{name}` cannot use what it gives itself");
+            self.error(at.clone(), "not-upstream", message);
+        } else if !graph.is_upstream(*used, index) {
+            let needs = graph.needs[index].iter().map(|need| graph.names[need.task].as_str());
+            let needs: Vec<_> = needs.chain([*name]).collect();
+            let message = format!("task `{task}` uses `tasks.{name}`, but `{name}` is not upstream of it");
             self.error(at.clone(), "not-upstream", message)
                 .hint(format!("order is never inferred; write `needs: [{}]`", needs.join(", ")));
         }

@@ -1,0 +1,388 @@
+//! The filters, tests and the one function of the language: exactly those of LANGUAGE 3. Nothing that reads a clock or
+//! draws a random number, so that a text renders the same on a new leader (LANGUAGE 1.4).
+
+use std::borrow::Cow;
+
+use matins_core::time::Timestamp;
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
+use minijinja::{Environment, Error, State, filters, tests};
+
+use super::moment::Moment;
+use super::value::{RENDERED_BYTES_MAX, from_json, invalid, kind_name, text, to_json};
+use crate::calendar::{self, Unit, UserTime, Zone};
+
+/// Every filter there is.
+pub(crate) const FILTERS: &[&str] = &[
+    "abs", "add", "add_days", "add_months", "basename", "batch", "bool", "date", "datetime", "default", "dirname",
+    "first", "float", "format", "fromjson", "in_zone", "int", "join", "last", "length", "lower", "map", "max",
+    "min", "quote", "regex_replace", "rejectattr", "replace", "round", "select", "selectattr", "sha256", "sort",
+    "split", "start_of", "strftime", "sum", "tojson", "trim", "unique", "unix", "upper", "urlencode", "weekday",
+];
+
+/// Every test there is, as in `x is defined` and `selectattr('n', 'gt', 0)`.
+pub(crate) const TESTS: &[&str] = &[
+    "boolean", "defined", "divisibleby", "endingwith", "eq", "equalto", "even", "false", "float", "ge", "gt", "in",
+    "integer", "iterable", "le", "lower", "lt", "mapping", "ne", "none", "number", "odd", "sequence",
+    "startingwith", "string", "true", "undefined", "upper",
+];
+
+/// Every function there is.
+pub(crate) const FUNCTIONS: &[&str] = &["range"];
+
+/// The most numbers that `range` gives.
+pub(crate) const RANGE_MAX: i64 = 10_000;
+
+/// Under this name, which no expression can write, the context holds the zone of date filters.
+pub(crate) const ZONE_KEY: &str = " zone";
+
+/// Jinja's own, below ours: no expression can write these names.
+const JINJA_MAP: &str = " map";
+const JINJA_FORMAT: &str = " format";
+
+pub(crate) fn add_all(env: &mut Environment<'static>) {
+    add_filters(env);
+    add_date_filters(env);
+    add_tests(env);
+    env.add_function("range", range);
+}
+
+fn add_filters(env: &mut Environment<'static>) {
+    env.add_filter("abs", filters::abs);
+    env.add_filter("basename", basename);
+    env.add_filter("batch", filters::batch);
+    env.add_filter("bool", to_bool);
+    env.add_filter("default", filters::default);
+    env.add_filter("dirname", dirname);
+    env.add_filter("first", filters::first);
+    env.add_filter("float", filters::float);
+    env.add_filter("format", format);
+    env.add_filter("fromjson", fromjson);
+    env.add_filter("int", filters::int);
+    env.add_filter("join", join);
+    env.add_filter("last", filters::last);
+    env.add_filter("length", length);
+    env.add_filter("lower", filters::lower);
+    env.add_filter("map", map);
+    env.add_filter(JINJA_MAP, filters::map);
+    env.add_filter(JINJA_FORMAT, filters::format);
+    env.add_filter("max", filters::max);
+    env.add_filter("min", filters::min);
+    env.add_filter("quote", quote);
+    env.add_filter("regex_replace", regex_replace);
+    env.add_filter("rejectattr", filters::rejectattr);
+    env.add_filter("replace", replace);
+    env.add_filter("round", filters::round);
+    env.add_filter("select", filters::select);
+    env.add_filter("selectattr", filters::selectattr);
+    env.add_filter("sha256", sha256);
+    env.add_filter("sort", filters::sort);
+    env.add_filter("split", filters::split);
+    env.add_filter("sum", filters::sum);
+    env.add_filter("tojson", tojson);
+    env.add_filter("trim", filters::trim);
+    env.add_filter("unique", filters::unique);
+    env.add_filter("upper", filters::upper);
+    env.add_filter("urlencode", filters::urlencode);
+}
+
+fn add_date_filters(env: &mut Environment<'static>) {
+    env.add_filter("add", add);
+    env.add_filter("add_days", add_days);
+    env.add_filter("add_months", add_months);
+    env.add_filter("date", date);
+    env.add_filter("datetime", datetime);
+    env.add_filter("in_zone", in_zone);
+    env.add_filter("start_of", start_of);
+    env.add_filter("strftime", strftime);
+    env.add_filter("unix", unix);
+    env.add_filter("weekday", weekday);
+}
+
+fn add_tests(env: &mut Environment<'static>) {
+    env.add_test("boolean", tests::is_boolean);
+    env.add_test("defined", tests::is_defined);
+    env.add_test("divisibleby", tests::is_divisibleby);
+    env.add_test("endingwith", tests::is_endingwith);
+    env.add_test("eq", tests::is_eq);
+    env.add_test("equalto", tests::is_eq);
+    env.add_test("even", tests::is_even);
+    env.add_test("false", tests::is_false);
+    env.add_test("float", tests::is_float);
+    env.add_test("ge", tests::is_ge);
+    env.add_test("gt", tests::is_gt);
+    env.add_test("in", tests::is_in);
+    env.add_test("integer", tests::is_integer);
+    env.add_test("iterable", tests::is_iterable);
+    env.add_test("le", tests::is_le);
+    env.add_test("lower", tests::is_lower);
+    env.add_test("lt", tests::is_lt);
+    env.add_test("mapping", tests::is_mapping);
+    env.add_test("ne", tests::is_ne);
+    env.add_test("none", tests::is_none);
+    env.add_test("number", tests::is_number);
+    env.add_test("odd", tests::is_odd);
+    env.add_test("sequence", tests::is_sequence);
+    env.add_test("startingwith", tests::is_startingwith);
+    env.add_test("string", tests::is_string);
+    env.add_test("true", tests::is_true);
+    env.add_test("undefined", tests::is_undefined);
+    env.add_test("upper", tests::is_upper);
+}
+
+/// `range(5)`, `range(1, 6)`, `range(0, 10, 2)`: the end is left out.
+fn range(first: i64, end: Option<i64>, step: Option<i64>) -> Result<Vec<i64>, Error> {
+    let (start, end) = end.map_or((0, first), |end| (first, end));
+    let step = step.unwrap_or(1);
+    if step == 0 {
+        return Err(invalid("the step of `range` is 0"));
+    }
+    let distance = i128::from(end) - i128::from(start);
+    let steps = i128::from(step);
+    let count = ((distance + steps - steps.signum()) / steps).max(0);
+    if count > i128::from(RANGE_MAX) {
+        return Err(invalid(format!("`range` gives {RANGE_MAX} numbers at most, not {count}")));
+    }
+    Ok((0..count as i64).map(|index| start + index * step).collect())
+}
+
+/// Like Jinja's, but null items give null under `attribute`: an item of a fan-out without outputs is null
+/// (LANGUAGE 1.12).
+fn map(state: &mut State, value: Value, args: Rest<Value>) -> Result<Value, Error> {
+    let (names, kwargs): (&[Value], Kwargs) = from_args(&args.0)?;
+    if !names.is_empty() || !kwargs.has("attribute") {
+        let args: Vec<_> = std::iter::once(value).chain(args.0).collect();
+        return state.apply_filter(JINJA_MAP, &args);
+    }
+    let attribute: Value = kwargs.get("attribute")?;
+    let default = if kwargs.has("default") { Some(kwargs.get::<Value>("default")?) } else { None };
+    kwargs.assert_all_used()?;
+    let mut found = Vec::new();
+    for item in value.try_iter()? {
+        let part = part_of(&item, &attribute)?;
+        found.push(match (part.is_undefined(), &default) {
+            (true, Some(default)) => default.clone(),
+            (true, None) if item.is_none() => Value::from(()),
+            (true, None) => return Err(invalid(format!("an item has no `{}`", text(&attribute)?))),
+            (false, _) => part,
+        });
+    }
+    Ok(Value::from(found))
+}
+
+/// `user.name` by parts; undefined where there is none.
+fn part_of(item: &Value, attribute: &Value) -> Result<Value, Error> {
+    let Some(path) = attribute.as_str() else { return item.get_item(attribute) };
+    let mut value = item.clone();
+    for part in path.split('.') {
+        if value.is_undefined() || value.is_none() {
+            return Ok(Value::UNDEFINED);
+        }
+        value = match part.parse::<usize>() {
+            Ok(index) => value.get_item_by_index(index)?,
+            Err(_) => value.get_attr(part)?,
+        };
+    }
+    Ok(value)
+}
+
+/// Items as text by our rules, not by Python's.
+fn join(value: &Value, joiner: Option<Cow<'_, str>>, kwargs: Kwargs) -> Result<String, Error> {
+    let attribute: Option<Value> = kwargs.get("attribute")?;
+    kwargs.assert_all_used()?;
+    let joiner = joiner.unwrap_or_default();
+    let mut joined = String::new();
+    for (index, item) in value.try_iter()?.enumerate() {
+        if index > 0 {
+            joined.push_str(&joiner);
+        }
+        joined.push_str(&match &attribute {
+            Some(attribute) => text(&part_of(&item, attribute)?)?,
+            None => text(&item)?,
+        });
+        bounded(joined.len())?;
+    }
+    Ok(joined)
+}
+
+/// `'%s-%03d' | format(a, b)`, with our text for what `%s` shows.
+fn format(state: &mut State, pattern: Value, args: Rest<Value>) -> Result<Value, Error> {
+    let mut all = vec![pattern];
+    for arg in args.0 {
+        all.push(match arg.kind() {
+            ValueKind::Bool | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::None
+                if !arg.is_kwargs() =>
+            {
+                Value::from(text(&arg)?)
+            }
+            _ => arg,
+        });
+    }
+    // The width stands in the pattern: `%999999999d` would be a gigabyte.
+    let widths = all[0].as_str().unwrap_or_default();
+    if widths.split(|letter: char| !letter.is_ascii_digit()).any(|digits| digits.len() > 4) {
+        return Err(invalid("a width in the pattern is larger than 9999"));
+    }
+    state.apply_filter(JINJA_FORMAT, &all)
+}
+
+fn replace(value: Cow<'_, str>, from: Cow<'_, str>, to: Cow<'_, str>) -> Result<String, Error> {
+    let hits = value.matches(from.as_ref()).count();
+    bounded(value.len().saturating_add(hits.saturating_mul(to.len())))?;
+    Ok(value.replace(from.as_ref(), &to))
+}
+
+fn length(value: &Value) -> Result<usize, Error> {
+    match value.len() {
+        Some(length) => Ok(length),
+        None => Ok(value.try_iter()?.count()),
+    }
+}
+
+/// `true` and `false` also as text: to Jinja the text `false` is true.
+fn to_bool(value: &Value) -> Result<bool, Error> {
+    match (value.kind(), value.as_str()) {
+        (ValueKind::Bool | ValueKind::Number, _) => Ok(value.is_true()),
+        (ValueKind::None, _) | (_, Some("false" | "")) => Ok(false),
+        (_, Some("true")) => Ok(true),
+        _ => Err(invalid(format!("`bool` takes `true` or `false`, not {}", kind_name(value)))),
+    }
+}
+
+fn tojson(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    kwargs.assert_all_used()?;
+    let json = to_json(value)?;
+    match indent {
+        None => Ok(json.to_string()),
+        Some(_) => serde_json::to_string_pretty(&json).map_err(|_| invalid("the value has no JSON")),
+    }
+}
+
+fn fromjson(value: Cow<'_, str>) -> Result<Value, Error> {
+    let json = serde_json::from_str(&value).map_err(|fault| {
+        invalid(format!("the text is not JSON (line {}, column {})", fault.line(), fault.column()))
+    })?;
+    Ok(from_json(&json))
+}
+
+/// For a shell, as one word: `it's` becomes `'it'\''s'`.
+fn quote(value: &Value) -> Result<String, Error> {
+    Ok(format!("'{}'", text(value)?.replace('\'', "'\\''")))
+}
+
+fn basename(path: Cow<'_, str>) -> String {
+    let path = path.trim_end_matches('/');
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+fn dirname(path: Cow<'_, str>) -> String {
+    match path.trim_end_matches('/').rsplit_once('/') {
+        Some(("", _)) => "/".to_owned(),
+        Some((dir, _)) => dir.to_owned(),
+        None => ".".to_owned(),
+    }
+}
+
+fn sha256(value: &Value) -> Result<String, Error> {
+    Ok(matins_core::id::Digest::of(text(value)?.as_bytes()).to_string())
+}
+
+fn regex_replace(value: Cow<'_, str>, pattern: Cow<'_, str>, with: Cow<'_, str>) -> Result<String, Error> {
+    let regex = regex::RegexBuilder::new(&pattern)
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|_| invalid(format!("`{pattern}` is not a regular expression")))?;
+    let replaced = regex.replace_all(&value, with.as_ref()).into_owned();
+    bounded(replaced.len())?;
+    Ok(replaced)
+}
+
+fn bounded(bytes: usize) -> Result<(), Error> {
+    if bytes <= RENDERED_BYTES_MAX {
+        return Ok(());
+    }
+    Err(invalid(format!("the text is larger than {RENDERED_BYTES_MAX} bytes, the limit of one rendering")))
+}
+
+/// A time, or the text of one: a date is its first instant in the zone of date filters.
+fn moment(state: &State, value: &Value) -> Result<Moment, Error> {
+    if let Some(moment) = value.downcast_object_ref::<Moment>() {
+        return Ok(moment.clone());
+    }
+    let Some(text) = value.as_str() else {
+        return Err(invalid(format!("a date filter takes a time, not {}", kind_name(value))));
+    };
+    let zone = default_zone(state);
+    let time = UserTime::parse(text, &zone).map_err(|fault| invalid(fault.to_string()))?;
+    Ok(Moment { time: time.first(), zone })
+}
+
+fn default_zone(state: &State) -> Zone {
+    let name = state.lookup(ZONE_KEY);
+    let zone = name.as_ref().and_then(Value::as_str).and_then(|name| Zone::parse(name).ok());
+    zone.unwrap_or_else(Zone::utc)
+}
+
+fn moved(zone: &Zone, time: Result<Timestamp, calendar::MomentError>) -> Result<Value, Error> {
+    time.map(|time| Moment::value(time, zone)).map_err(|fault| invalid(fault.to_string()))
+}
+
+fn date(state: &State, value: &Value) -> Result<String, Error> {
+    let at = moment(state, value)?;
+    Ok(calendar::moment::date(at.time, &at.zone))
+}
+
+fn datetime(state: &State, value: &Value) -> Result<String, Error> {
+    Ok(moment(state, value)?.text())
+}
+
+fn strftime(state: &State, value: &Value, pattern: Cow<'_, str>) -> Result<String, Error> {
+    let at = moment(state, value)?;
+    calendar::moment::strftime(at.time, &at.zone, &pattern).map_err(|fault| invalid(fault.to_string()))
+}
+
+fn add(state: &State, value: &Value, span: Cow<'_, str>) -> Result<Value, Error> {
+    let at = moment(state, value)?;
+    let millis = calendar::parse_signed_duration(&span).map_err(|fault| invalid(fault.to_string()))?;
+    moved(&at.zone, calendar::moment::add(at.time, millis))
+}
+
+fn add_days(state: &State, value: &Value, days: i64) -> Result<Value, Error> {
+    let at = moment(state, value)?;
+    moved(&at.zone, calendar::moment::add_days(at.time, &at.zone, days))
+}
+
+fn add_months(state: &State, value: &Value, months: i64) -> Result<Value, Error> {
+    let at = moment(state, value)?;
+    moved(&at.zone, calendar::moment::add_months(at.time, &at.zone, months))
+}
+
+fn in_zone(state: &State, value: &Value, name: Cow<'_, str>) -> Result<Value, Error> {
+    let at = moment(state, value)?;
+    let zone = Zone::parse(&name).map_err(|fault| invalid(fault.to_string()))?;
+    Ok(Moment::value(at.time, &zone))
+}
+
+fn start_of(state: &State, value: &Value, unit: Cow<'_, str>) -> Result<Value, Error> {
+    let at = moment(state, value)?;
+    let unit = match unit.as_ref() {
+        "hour" => Unit::Hour,
+        "day" => Unit::Day,
+        "week" => Unit::Week,
+        "month" => Unit::Month,
+        "year" => Unit::Year,
+        other => return Err(invalid(format!("`start_of` takes hour, day, week, month or year, not `{other}`"))),
+    };
+    moved(&at.zone, calendar::moment::start_of(unit, at.time, &at.zone))
+}
+
+/// 1 is Monday.
+fn weekday(state: &State, value: &Value) -> Result<u32, Error> {
+    let at = moment(state, value)?;
+    Ok(calendar::moment::weekday(at.time, &at.zone))
+}
+
+/// Whole seconds since 1970.
+fn unix(state: &State, value: &Value) -> Result<i64, Error> {
+    Ok(calendar::moment::unix(moment(state, value)?.time))
+}

@@ -12,4 +12,5 @@ extern crate alloc;
 
 pub mod id;
 pub mod ir;
+pub mod lease;
 pub mod time;

@@ -10,7 +10,9 @@
 
 extern crate alloc;
 
+pub mod executor;
 pub mod id;
 pub mod ir;
 pub mod lease;
+pub mod supervisor;
 pub mod time;

@@ -273,12 +273,14 @@ impl Machine {
             Event::StreamOpened => self.announce(now, SessionNumber(0), &mut actions),
             Event::StreamClosed => self.phase = Phase::Apart,
             Event::Outnumbered { highest } => self.outnumbered(now, highest, &mut actions),
-            Event::Listed { supervisor, number, held } => {
-                self.listed(now, supervisor, number, held, &mut actions);
+            Event::Listed { supervisor, number, held } if number == self.number => {
+                self.listed(now, supervisor, held, &mut actions);
             }
-            Event::Opened { number, params, bound } => {
-                self.opened(now, number, params, &bound, &mut actions);
+            Event::Opened { number, params, bound } if number == self.number => {
+                self.opened(now, params, &bound, &mut actions);
             }
+            // Answers to a number that was given up since.
+            Event::Listed { .. } | Event::Opened { .. } => {}
             Event::Refused { last } => self.refused(now, last, &mut actions),
             Event::Granted { sequence, length } => self.granted(now, sequence, length, &mut actions),
             Event::Start { session, fence } => self.start(session, fence, &mut actions),
@@ -328,12 +330,11 @@ impl Machine {
         &mut self,
         now: BootTime,
         supervisor: SupervisorId,
-        number: SessionNumber,
         held: Vec<(Fence, Held)>,
         actions: &mut Vec<Action>,
     ) {
         let Phase::Announced { missing, .. } = &mut self.phase else { return };
-        if number != self.number || !missing.remove(&supervisor) {
+        if !missing.remove(&supervisor) {
             return;
         }
         self.attempts.listed(held, actions);
@@ -345,21 +346,14 @@ impl Machine {
         }
     }
 
-    fn opened(
-        &mut self,
-        now: BootTime,
-        number: SessionNumber,
-        params: LeaseParams,
-        bound: &[Fence],
-        actions: &mut Vec<Action>,
-    ) {
-        if number != self.number || !matches!(self.phase, Phase::Asked { .. }) {
+    fn opened(&mut self, now: BootTime, params: LeaseParams, bound: &[Fence], actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Asked { .. }) {
             return;
         }
         self.dead.clear();
         // All that is not bound stops before the first deadline of this session can be passed on (5.4).
         for fence in self.attempts.running().filter(|fence| !bound.contains(fence)) {
-            actions.push(Action::StopGroup(number, fence, StopHow::Lost));
+            actions.push(Action::StopGroup(self.number, fence, StopHow::Lost));
         }
         self.attempts.resend(now, actions);
         let mut session = Session {
@@ -404,23 +398,16 @@ impl Machine {
             actions.push(Action::RefuseStart(fence, StartRefusal::Dead));
             return;
         }
-        match self.attempts.get(fence) {
+        if let Some(attempt) = self.attempts.get(fence) {
             // It was journaled before: say so again.
-            Some(attempt) => {
-                actions.push(Action::Confirm(fence));
-                if matches!(attempt, Attempt::Running) {
-                    actions.push(Action::Started(fence));
-                }
+            actions.push(Action::Confirm(fence));
+            if attempt == Attempt::Running {
+                actions.push(Action::Started(fence));
             }
-            None => {
-                self.attempts.start(fence);
-                actions.extend([
-                    Action::Journal(fence),
-                    Action::Confirm(fence),
-                    Action::Spawn(session, fence),
-                ]);
-            }
+            return;
         }
+        self.attempts.start(fence);
+        actions.extend([Action::Journal(fence), Action::Confirm(fence), Action::Spawn(session, fence)]);
     }
 
     fn stop(&mut self, fence: Fence, how: StopHow, actions: &mut Vec<Action>) {

@@ -211,7 +211,8 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Session {
     params: LeaseParams,
-    opened_at: BootTime,
+    /// The last grant, or the opening.
+    heard_at: BootTime,
     next_renewal: BootTime,
     sequence: u64,
     /// When each renewal that is not answered yet was sent.
@@ -260,6 +261,11 @@ impl Machine {
         matches!(&self.phase, Phase::Open(session) if session.valid_until.is_some_and(|at| now < at))
     }
 
+    /// Takes a supervisor of an older binary out, once it holds nothing more.
+    pub fn retire(&mut self, supervisor: SupervisorId) {
+        self.supervisors.remove(&supervisor);
+    }
+
     /// How many attempts are held, ended ones included.
     pub fn held(&self) -> usize {
         self.attempts.len()
@@ -279,8 +285,6 @@ impl Machine {
             Event::Opened { number, params, bound } if number == self.number => {
                 self.opened(now, params, &bound, &mut actions);
             }
-            // Answers to a number that was given up since.
-            Event::Listed { .. } | Event::Opened { .. } => {}
             Event::Refused { last } => self.refused(now, last, &mut actions),
             Event::Granted { sequence, length } => self.granted(now, sequence, length, &mut actions),
             Event::Start { session, fence } => self.start(session, fence, &mut actions),
@@ -293,7 +297,8 @@ impl Machine {
                     actions.push(Action::Forget(self.number, fence));
                 }
             }
-            Event::Tick => {}
+            // An answer to a number that was given up since is no more than a tick.
+            Event::Listed { .. } | Event::Opened { .. } | Event::Tick => {}
         }
         actions
     }
@@ -358,7 +363,7 @@ impl Machine {
         self.attempts.resend(now, actions);
         let mut session = Session {
             params,
-            opened_at: now,
+            heard_at: now,
             next_renewal: now,
             sequence: 0,
             sent: BTreeMap::new(),
@@ -377,6 +382,7 @@ impl Machine {
     fn granted(&mut self, now: BootTime, sequence: u64, length: Millis, actions: &mut Vec<Action>) {
         let Phase::Open(session) = &mut self.phase else { return };
         let Some(sent) = session.sent.remove(&sequence) else { return };
+        session.heard_at = now;
         // Older renewals that were never answered promise less than this one.
         session.sent = session.sent.split_off(&sequence);
         let at = session.params.valid_until(sent, length);
@@ -478,10 +484,14 @@ impl Session {
         actions.push(Action::Renew(self.sequence));
     }
 
-    /// When this session is given up: at its deadline, or after L if it never got one (a leader that proposes the
-    /// expiry of a session acknowledges nothing, and must not hold the executor in it).
+    /// When this session is given up: at its deadline, or when the leader has granted nothing for L/3.
+    ///
+    /// A leader without a quorum has given up itself by then (PROTOCOL 2.3), and one that proposes the expiry of this
+    /// session acknowledges nothing more (5.4). Waiting for the deadline would cost the tasks; a new session with
+    /// whoever leads now costs a command.
     fn ends_at(&self) -> BootTime {
-        self.valid_until.unwrap_or(self.opened_at + self.params.length)
+        let silent_at = self.heard_at + self.params.give_up_after();
+        self.valid_until.map_or(silent_at, |at| at.min(silent_at))
     }
 }
 

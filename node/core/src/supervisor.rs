@@ -190,6 +190,11 @@ impl Machine {
         self.tasks.iter().map(|(&fence, task)| (fence, held(task))).collect()
     }
 
+    /// Whether this fence is held, ended or not.
+    pub fn holds(&self, fence: Fence) -> bool {
+        self.tasks.contains_key(&fence)
+    }
+
     /// Whether no process can be alive and none will be made without a further message.
     pub fn is_idle(&self) -> bool {
         self.tasks.values().all(|task| matches!(task, Task::Ended { .. }))

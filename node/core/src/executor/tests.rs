@@ -110,7 +110,8 @@ impl goldenscript::Runner for Script {
         let event = self.event(command)?;
         let actions = self.machine.handle(self.now, event);
         let at = self.now.since(BootTime(0)).0;
-        Ok(actions.iter().map(|action| format!("{at} {}\n", show(action))).collect())
+        let lines: Vec<String> = actions.iter().map(|action| format!("{at} {}\n", show(action))).collect();
+        Ok(lines.concat())
     }
 }
 
@@ -118,8 +119,8 @@ fn show(action: &Action) -> String {
     match action {
         Action::Announce(number) => format!("to supervisors: {number}"),
         Action::Hello(number, held) => {
-            let held: String = held.iter().map(|(fence, how)| format!(" {fence}={how:?}")).collect();
-            format!("hello {number}{held}")
+            let held: Vec<String> = held.iter().map(|(fence, how)| format!(" {fence}={how:?}")).collect();
+            format!("hello {number}{}", held.concat())
         }
         Action::Renew(sequence) => format!("renew {sequence}"),
         Action::PassDeadline { session, at, .. } => {

@@ -83,7 +83,8 @@ impl goldenscript::Runner for Script {
         let event = self.event(command)?;
         let actions = self.machine.handle(self.now, event);
         let at = self.now.since(BootTime(0)).0;
-        Ok(actions.iter().map(|action| format!("{at} {}\n", show(action))).collect())
+        let lines: Vec<String> = actions.iter().map(|action| format!("{at} {}\n", show(action))).collect();
+        Ok(lines.concat())
     }
 }
 

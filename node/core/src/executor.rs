@@ -266,6 +266,11 @@ impl Machine {
         self.supervisors.remove(&supervisor);
     }
 
+    /// Whether this attempt is held, ended or not.
+    pub fn holds(&self, fence: Fence) -> bool {
+        self.attempts.get(fence).is_some()
+    }
+
     /// How many attempts are held, ended ones included.
     pub fn held(&self) -> usize {
         self.attempts.len()
@@ -438,7 +443,9 @@ impl Machine {
                 }
             }
             SpawnAnswer::Refused => {
-                if self.attempts.forget(fence) {
+                // What was found to be lost meanwhile is reported as that.
+                if self.attempts.get(fence) == Some(Attempt::Starting) {
+                    self.attempts.forget(fence);
                     self.dead.insert(fence);
                     actions.push(Action::Forget(self.number, fence));
                     actions.push(Action::RefuseStart(fence, StartRefusal::SessionOver));

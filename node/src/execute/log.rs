@@ -97,6 +97,16 @@ impl LogWriter {
         }
     }
 
+    /// Goes on with the log of a writer that has died, at its end: a frame that it left in pieces is cut off.
+    pub(crate) fn resume(path: &Path) -> io::Result<Self> {
+        let mut reader = LogReader::open(path)?;
+        let written = reader.whole_end()?;
+        let mut file = File::options().write(true).open(path)?;
+        file.set_len(written)?;
+        file.seek(SeekFrom::Start(written))?;
+        Ok(Self { file: Some(file), written, bytes_max: u64::MAX, dropping: false })
+    }
+
     /// Marks the end.
     pub(crate) fn end(&mut self) {
         self.append(Stream::End, &[]);

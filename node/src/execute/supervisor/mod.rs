@@ -22,6 +22,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 use serde::{Deserialize, Serialize};
 
 mod connections;
+pub(crate) use self::connections::short_path;
 pub(crate) mod group;
 mod process;
 mod reactor;

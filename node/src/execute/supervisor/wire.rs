@@ -125,7 +125,7 @@ mod tests {
             (ToSupervisor::Session { number: session }, "020000000003"),
             (
                 ToSupervisor::Spawn { session, fence: Fence(9), task: Box::new(task) },
-                "2200000001030901072f62696e2f736801022d6501014101\
+                "2000000001030901072f62696e2f736801022d6501014101\
                  62022f77022f61022f6cac02",
             ),
             (

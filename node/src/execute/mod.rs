@@ -1,1 +1,19 @@
 //! Executor and supervisor: running tasks as processes (PROTOCOL 5).
+
+pub mod clock;
+mod collect;
+mod executor;
+mod journal;
+mod link;
+pub mod log;
+mod output;
+mod prepare;
+pub mod supervisor;
+mod supervisors;
+mod tail;
+pub mod task_exec;
+
+pub use executor::{Blobs, Executor, ExecutorConfig, ExecutorHandle};
+pub use link::LeaderAddress;
+pub use prepare::TaskEnvironment;
+pub use tail::LogFolder;

@@ -242,7 +242,8 @@ fn add_workflow(reporter: &mut Reporter<'_>, workflow: CompiledWorkflow, compile
         Some(other) => {
             let message = format!("the workflow `{}` is defined twice", workflow.ir.name);
             let first = other.positions.workflow.clone();
-            reporter.error_at(workflow.positions.workflow, "duplicate-workflow", message)
+            reporter
+                .error_at(workflow.positions.workflow, "duplicate-workflow", message)
                 .related(first, "it is defined here first");
         }
     }
@@ -254,7 +255,9 @@ fn add_pool(reporter: &mut Reporter<'_>, pool: PoolDocument, compiled: &mut Comp
         Some(other) => {
             let message = format!("the pool `{}` is defined twice", pool.name);
             let first = other.place.clone();
-            reporter.error_at(pool.place, "duplicate-pool", message).related(first, "it is defined here first");
+            reporter
+                .error_at(pool.place, "duplicate-pool", message)
+                .related(first, "it is defined here first");
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Start reading at [`resolve_params`].
 
-use matins_core::ir::{Param, ParamKind, Workflow};
 use matins_core::id::ScheduleName;
+use matins_core::ir::{Param, ParamKind, Workflow};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::calendar::{UserTime, Zone, parse_duration};
@@ -57,14 +57,12 @@ pub fn resolve_params(
     let mut resolved = Map::new();
     for param in &ir.params {
         let name = param.name.as_str();
-        let template = schedule
-            .and_then(|schedule| schedule.params.get(&param.name))
-            .or(param.default.as_ref());
+        let template =
+            schedule.and_then(|schedule| schedule.params.get(&param.name)).or(param.default.as_ref());
         let value = match (given.get(name), template) {
             (Some(value), _) => Ok(value.clone()),
-            (None, Some(template)) => render_json(template, scope).map_err(|fault| {
-                ParamFault::new(name, fault.to_string()).with_hint(fault.hint)
-            }),
+            (None, Some(template)) => render_json(template, scope)
+                .map_err(|fault| ParamFault::new(name, fault.to_string()).with_hint(fault.hint)),
             (None, None) => {
                 let hint = format!("give one, as in `-p {name}=VALUE`");
                 Err(ParamFault::new(name, "it has no default and no value was given").with_hint(Some(hint)))
@@ -79,7 +77,8 @@ pub fn resolve_params(
     }
     let bytes = Json::Object(resolved.clone()).to_string().len();
     if bytes > PARAMS_BYTES_MAX {
-        let message = format!("the params of a run have {PARAMS_BYTES_MAX} bytes at most, these have {bytes}");
+        let message =
+            format!("the params of a run have {PARAMS_BYTES_MAX} bytes at most, these have {bytes}");
         faults.push(ParamFault::new("*", message).with_hint(Some("put large data in a file".to_owned())));
     }
     if faults.is_empty() { Ok(resolved) } else { Err(faults) }
@@ -176,8 +175,7 @@ fn check_bounds(param: &Param, value: &Json, zone: &Zone) -> Result<(), String> 
     for (bound, is_least) in [(&param.min, true), (&param.max, false)] {
         let Some(bound) = bound else { continue };
         let bound = serde_json::from_str::<Json>(bound).unwrap_or(Json::Null);
-        let (Some(at), Some(limit)) =
-            (measure(param.kind, value, zone), measure(param.kind, &bound, zone))
+        let (Some(at), Some(limit)) = (measure(param.kind, value, zone), measure(param.kind, &bound, zone))
         else {
             continue;
         };

@@ -80,8 +80,7 @@ pub fn eval_for_each(for_each: &str, scope: &Scope) -> Result<Vec<Json>, RenderE
         }
     };
     if items.len() > FAN_OUT_MAX {
-        let message =
-            format!("the list has {} items, and a fan-out has {FAN_OUT_MAX} at most", items.len());
+        let message = format!("the list has {} items, and a fan-out has {FAN_OUT_MAX} at most", items.len());
         return Err(RenderError::new(for_each, message).with_hint("`| batch(100)` makes lists of 100"));
     }
     Ok(items)
@@ -203,4 +202,3 @@ fn engine() -> Environment<'static> {
     filters::add_all(&mut engine);
     engine
 }
-

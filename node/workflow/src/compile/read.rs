@@ -76,9 +76,7 @@ fn unknown_key(reporter: &mut Reporter<'_>, entry: &Entry, keys: &Keys, what: &s
             .map(|name| format!("did you mean `{name}`?"))
             .or_else(|| did_you_mean(key, keys.now.iter().copied())),
     };
-    reporter
-        .error(entry.key_span, "unknown-key", format!("{what} has no key `{key}`"))
-        .maybe_hint(hint);
+    reporter.error(entry.key_span, "unknown-key", format!("{what} has no key `{key}`")).maybe_hint(hint);
 }
 
 pub(crate) fn map<'n>(reporter: &mut Reporter<'_>, node: &'n Node, what: &str) -> Option<&'n [Entry]> {
@@ -276,11 +274,7 @@ where
 }
 
 /// A map of texts, in the order of the file.
-pub(crate) fn texts<'n>(
-    reporter: &mut Reporter<'_>,
-    node: &'n Node,
-    what: &str,
-) -> Vec<(&'n Entry, String)> {
+pub(crate) fn texts<'n>(reporter: &mut Reporter<'_>, node: &'n Node, what: &str) -> Vec<(&'n Entry, String)> {
     let entries = map(reporter, node, what).unwrap_or_default();
     let read = |entry: &'n Entry| {
         let value = text(reporter, &entry.value, &format!("`{}` of {what}", entry.key))?;

@@ -86,16 +86,18 @@ pub(crate) fn task(
     };
     let retry = retry(reporter, defaults.get("retry"), Retry::default());
     let retry = self::retry(reporter, fields.get("retry"), retry);
-    let timeout = either("timeout").and_then(|node| {
-        read::duration(reporter, node, "`timeout`", (Millis(1), TIMEOUT_MAX))
-    });
+    let timeout = either("timeout")
+        .and_then(|node| read::duration(reporter, node, "`timeout`", (Millis(1), TIMEOUT_MAX)));
     let priority = either("priority").and_then(|node| priority(reporter, node));
     let description = fields.get("description").and_then(|node| read::text(reporter, node, "`description`"));
     let task = Task {
         name: name.clone(),
         description: description.unwrap_or_default(),
         needs: shared.graph.needs[index].iter().map(|need| need.task as u16).collect(),
-        trigger_rule: fields.get("trigger_rule").and_then(|node| trigger_rule(reporter, node)).unwrap_or_default(),
+        trigger_rule: fields
+            .get("trigger_rule")
+            .and_then(|node| trigger_rule(reporter, node))
+            .unwrap_or_default(),
         when,
         for_each,
         parallel_max: parallel_max.map(|most| most as u32),
@@ -196,11 +198,7 @@ fn env_nodes<'n>(
     env
 }
 
-fn env(
-    reporter: &mut Reporter<'_>,
-    nodes: &[(&Entry, String)],
-    names: &Names<'_>,
-) -> Vec<(String, String)> {
+fn env(reporter: &mut Reporter<'_>, nodes: &[(&Entry, String)], names: &Names<'_>) -> Vec<(String, String)> {
     let mut env = Vec::with_capacity(nodes.len());
     let mut before = Vec::new();
     for (entry, value) in nodes {

@@ -39,7 +39,9 @@ pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'
             let span = within(reporter, node, expr.start - 2, expr.end + 2);
             reporter
                 .warning(span, "unquoted", "this comes from outside the file and goes to a shell as it is")
-                .hint(format!("write `{{{{ {inside} | quote }}}}`, or give `run` a list, which needs no shell"));
+                .hint(format!(
+                    "write `{{{{ {inside} | quote }}}}`, or give `run` a list, which needs no shell"
+                ));
         }
     }
 }
@@ -76,8 +78,7 @@ fn expression(reporter: &mut Reporter<'_>, node: &Node, at: Span, how: (&Names<'
     let text = &scalar.text[at.start..at.end];
     let mut checked = names::check(text, names);
     // What the tree refuses is not evaluated: that is how `'x' * 100000000` is kept from taking its memory.
-    let sampled =
-        if checked.findings.is_empty() { sample(text, names, &checked, wanted) } else { None };
+    let sampled = if checked.findings.is_empty() { sample(text, names, &checked, wanted) } else { None };
     checked.findings.extend(sampled);
     for finding in &checked.findings {
         let span = within(reporter, node, at.start + finding.range.start, at.start + finding.range.end);

@@ -15,8 +15,17 @@ use crate::compile::Graph;
 use crate::diagnostic::{Severity, did_you_mean};
 
 /// Names that stand for a value.
-const ROOTS: &[&str] =
-    &["params", "logical_time", "interval_start", "interval_end", "run", "tasks", "item", "item_index", "env"];
+const ROOTS: &[&str] = &[
+    "params",
+    "logical_time",
+    "interval_start",
+    "interval_end",
+    "run",
+    "tasks",
+    "item",
+    "item_index",
+    "env",
+];
 const RUN_PARTS: &[&str] = &["id", "workflow", "namespace", "version", "schedule", "backfill", "started_at"];
 const RUN_PARTS_LATER: &[&str] = &["state", "failures", "duration"];
 const TASK_PARTS: &[&str] = &["state", "outputs", "items"];
@@ -230,9 +239,9 @@ impl Walk<'_, '_> {
             }
             CallType::Function(name) => {
                 let hint = match name {
-                    "now" | "utcnow" | "today" => {
-                        Some("a template gives the same whenever it is rendered: use `logical_time`".to_owned())
-                    }
+                    "now" | "utcnow" | "today" => Some(
+                        "a template gives the same whenever it is rendered: use `logical_time`".to_owned(),
+                    ),
                     name if FILTERS.contains(&name) => {
                         Some(format!("`{name}` is a filter: write `x | {name}`"))
                     }
@@ -279,9 +288,7 @@ impl Walk<'_, '_> {
             root => {
                 let hint = match root {
                     "ds" => Some("that is `interval_start | date` here".to_owned()),
-                    "execution_date" | "data_interval_end" => {
-                        Some("that is `logical_time` here".to_owned())
-                    }
+                    "execution_date" | "data_interval_end" => Some("that is `logical_time` here".to_owned()),
                     "True" | "False" | "None" => Some("write it in lower case".to_owned()),
                     root if self.is_task(root) => Some(format!("did you mean `tasks.{root}`?")),
                     root if self.names.params.is_some_and(|params| params.contains_key(root)) => {
@@ -335,7 +342,8 @@ impl Walk<'_, '_> {
             return;
         };
         let Some(name) = parts.first() else {
-            self.error(at, "unknown-name", "`tasks` alone is no value").hint("name one: `tasks.NAME.outputs`");
+            self.error(at, "unknown-name", "`tasks` alone is no value")
+                .hint("name one: `tasks.NAME.outputs`");
             return;
         };
         let Some(TaskEntry { index: used, is_fan_out }) = graph.tasks.get(*name) else {
@@ -496,8 +504,25 @@ impl Walk<'_, '_> {
 
 /// What they give cannot mean anything to a shell.
 const HARMLESS: &[&str] = &[
-    "quote", "int", "float", "bool", "length", "date", "datetime", "add", "add_days", "add_months", "in_zone",
-    "start_of", "strftime", "weekday", "unix", "sha256", "urlencode", "round", "abs",
+    "quote",
+    "int",
+    "float",
+    "bool",
+    "length",
+    "date",
+    "datetime",
+    "add",
+    "add_days",
+    "add_months",
+    "in_zone",
+    "start_of",
+    "strftime",
+    "weekday",
+    "unix",
+    "sha256",
+    "urlencode",
+    "round",
+    "abs",
 ];
 
 impl Finding {

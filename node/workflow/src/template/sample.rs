@@ -112,10 +112,13 @@ fn context(names: &Names<'_>) -> Value {
         ("logical_time", time()),
         ("interval_end", time()),
         ("interval_start", time()),
-        ("run", from_json(&json!({
-            "id": "run-1", "workflow": "workflow", "namespace": "default", "version": 1, "schedule": "nightly",
-            "backfill": null, "started_at": "2013-01-02T07:30:00Z",
-        }))),
+        (
+            "run",
+            from_json(&json!({
+                "id": "run-1", "workflow": "workflow", "namespace": "default", "version": 1, "schedule": "nightly",
+                "backfill": null, "started_at": "2013-01-02T07:30:00Z",
+            })),
+        ),
         ("tasks", anything()),
         ("env", anything()),
         ("item", anything()),

@@ -69,6 +69,10 @@ numbered!(
     NodeId, "node-", "a node such as `node-7`"
 );
 numbered!(
+    /// A cluster, by the number drawn by `init` (PROTOCOL 2.7).
+    ClusterId, "cluster-", "a cluster such as `cluster-5`"
+);
+numbered!(
     /// The right of one attempt to act: a counter in `State`, never used twice (PROTOCOL 5.2). Written `fence-9`.
     Fence, "fence-", "a fence such as `fence-9`"
 );

@@ -206,6 +206,19 @@ impl State {
                 faults.push(format!("I15: {task:?} is {:?} and nothing will wake it", row.state));
             }
         }
+        for ((_, timer), ()) in self.timers.iter() {
+            let is_wanted = match timer {
+                TimerKey::Retry(task) => {
+                    self.tasks.get(task).is_some_and(|row| matches!(row.state, TaskState::Retrying { .. }))
+                }
+                TimerKey::Timeout(fence) => self.live.contains(fence),
+                // They outlive what they are for, and find nothing to do then.
+                TimerKey::LogGivenUp(_) | TimerKey::DropDefinition(_) => true,
+            };
+            if !is_wanted {
+                faults.push(format!("{timer:?} is set for nothing"));
+            }
+        }
         let deciding = self.tasks.iter().filter(|(_, row)| row.state == TaskState::Deciding).count();
         if deciding != self.deciding.len() {
             faults.push("tasks are deciding that are not".into());

@@ -41,6 +41,72 @@ impl Script {
         script
     }
 
+    /// One line of a random script. A line that does not fit the state (no such task) is passed over; whatever was
+    /// entered holds the state to its invariants.
+    #[allow(dead_code, reason = "the golden scripts are read by their own parser")]
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Fault> {
+        let words: Vec<String> = text.split(' ').map(|word| self.relative(word)).collect();
+        let mut words = words.into_iter();
+        let name = words.next().unwrap_or_default();
+        if name == "time" {
+            let at = words.next().unwrap_or_default();
+            self.at = seconds(&at)?;
+        }
+        let mut args = Args::from_words(words);
+        if name == "apply" {
+            let Ok(definition) = workflow_of(&mut args) else { return Ok(()) };
+            let name = definition.name.clone();
+            let digest = matins_core::id::Digest::of(&postcard::to_allocvec(&definition)?);
+            self.enter(Command::StoreDefinition { definition: Box::new(definition), source: None }, None)?;
+            let workflows = vec![ApplyWorkflow { name, definition: digest, start: None }];
+            self.enter(Command::Apply(Apply { workflows, ..Apply::default() }), None)?;
+            return Ok(());
+        }
+        let request = args.key("request");
+        let Ok(command) = self.parse(&name, &mut args) else { return Ok(()) };
+        let request = request
+            .map(|id| Request { id: id.parse().expect("an id"), not_after: self.at + Millis::from_mins(10) });
+        self.enter(command, request)?;
+        Ok(())
+    }
+
+    /// `-30` and `+60` are seconds before and after now; `%fence3`, `%run3` and `%deciding3` the fourth of those there
+    /// are, counted round; so that most random lines mean something.
+    fn relative(&self, word: &str) -> String {
+        if let Some(what) = word.strip_prefix('%') {
+            return self.pick(what);
+        }
+        let now = self.at.as_millis() / 1000;
+        let (key, value) = word.split_once('=').map_or(("", word), |(key, value)| (key, value));
+        let key = if key.is_empty() { String::new() } else { format!("{key}=") };
+        match (value.chars().next(), value.get(1..).and_then(|rest| rest.parse::<i64>().ok())) {
+            (Some('-'), Some(back)) => format!("{key}{}", now - back),
+            (Some('+'), Some(ahead)) => format!("{key}{}", now + ahead),
+            _ => word.replace('"', ""),
+        }
+    }
+
+    fn pick(&self, what: &str) -> String {
+        let name = what.trim_end_matches(|digit: char| digit.is_ascii_digit());
+        let number: usize = what[name.len()..].parse().unwrap_or_default();
+        let all: Vec<String> = match name {
+            "fence" => self.state.live.iter().map(|(fence, _)| fence.0.to_string()).collect(),
+            "run" => self.state.runs.iter().map(|(run, _)| run.to_string()).collect(),
+            "open" => self.state.logs_open.iter().map(|(fence, _)| fence.0.to_string()).collect(),
+            "finished" => self.state.finished.iter().map(|((_, run), ())| run.to_string()).collect(),
+            "deciding" => {
+                self.state.deciding.iter().map(|(task, ())| words::address(&self.state, *task)).collect()
+            }
+            "failed" => {
+                let failed =
+                    self.state.tasks.iter().filter(|(_, row)| matches!(row.state, TaskState::Failed(_)));
+                failed.map(|(task, _)| words::address(&self.state, *task)).collect()
+            }
+            _ => Vec::new(),
+        };
+        all.get(number % all.len().max(1)).cloned().unwrap_or_else(|| "none".into())
+    }
+
     fn ready(&self, node: u64) -> Command {
         let readings = Readings { majority: self.at, by_node: Vec::new() };
         Command::LeaderReady { node: NodeId(node), nonce: node, readings }
@@ -423,6 +489,19 @@ impl Args {
                     keys.insert(key, value);
                 }
                 word => words.push(word.to_string()),
+            }
+        }
+        Self { words, keys }
+    }
+
+    fn from_words(all: impl Iterator<Item = String>) -> Self {
+        let (mut words, mut keys) = (Vec::new(), BTreeMap::new());
+        for word in all {
+            match word.split_once('=') {
+                Some((key, value)) => {
+                    keys.insert(key.to_owned(), value.to_owned());
+                }
+                None => words.push(word),
             }
         }
         Self { words, keys }

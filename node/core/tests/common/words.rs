@@ -40,8 +40,10 @@ pub(super) fn outcome(state: &State, outcome: &Outcome) -> String {
 
 fn refused(state: &State, refusal: &Refusal) -> String {
     match refusal {
-        Refusal::Conflict { thing: Thing::Task(task), why, .. } => format!("{}: {why}", name(state, *task)),
-        Refusal::Stale(matins_core::Stale::Inputs(task)) => format!("{} has moved on", name(state, *task)),
+        Refusal::Conflict { thing: Thing::Task(task), why, .. } => {
+            format!("{}: {why}", address(state, *task))
+        }
+        Refusal::Stale(matins_core::Stale::Inputs(task)) => format!("{} has moved on", address(state, *task)),
         Refusal::TicksDue(due) => format!("ticks due of {}", list(due)),
         other => other.to_string(),
     }
@@ -50,11 +52,11 @@ fn refused(state: &State, refusal: &Refusal) -> String {
 fn effect(state: &State, effect: &Effect) -> String {
     match effect {
         Effect::Granted { task, attempt, fence, executor, .. } => {
-            format!("grant {fence} of {} attempt {attempt} to {executor}", name(state, *task))
+            format!("grant {fence} of {} attempt {attempt} to {executor}", address(state, *task))
         }
         Effect::Stop { fence, executor, how } => format!("stop {fence} on {executor} {how:?}"),
         Effect::Ended { fence, .. } => format!("{fence} is over"),
-        Effect::Deciding(task) => format!("decide {}", name(state, *task)),
+        Effect::Deciding(task) => format!("decide {}", address(state, *task)),
         Effect::Block { .. } => "block".into(),
         Effect::Checkpoint => "checkpoint".into(),
         Effect::Agreed { index, .. } => format!("agreed on the state at {index}"),
@@ -144,12 +146,12 @@ fn show_run(state: &State, run: RunId, text: &mut String) -> Result<(), Fault> {
         let held = held.map_or(String::new(), |limit| format!(" for {limit:?}"));
         let taken = row.taken_from.map_or(String::new(), |from| format!(" taken from {from}"));
         let attempts = row.attempts;
-        writeln!(text, "  {} {:?}{held} attempts {attempts}{taken}", name(state, *task), row.state)?;
+        writeln!(text, "  {} {:?}{held} attempts {attempts}{taken}", address(state, *task), row.state)?;
     }
     Ok(())
 }
 
-fn name(state: &State, task: TaskId) -> String {
+pub(crate) fn address(state: &State, task: TaskId) -> String {
     let spec = state.spec_of(task).map_or_else(|| task.task.to_string(), |spec| spec.name.to_string());
     let item = task.item.map_or(String::new(), |item| format!(".{item}"));
     format!("{}/{spec}{item}", task.run)

@@ -1,1 +1,329 @@
-//! Under way.
+//! Indexes over the blocks of finished runs (PROTOCOL 6.5): by run, and by workflow, state, label and all, each by
+//! logical time.
+//!
+//! Nothing lives only here. The blocks are blobs; this tells where in them a run stands, and is built again from them
+//! whenever there is doubt: sled's `flush` does not fsync on Linux, so an index that was open when the machine went
+//! down is not believed, nor one whose open did not come back. An error of this module is therefore never a fault:
+//! close, [`History::wipe`], open, add the blocks. Start reading at [`History::open`].
+
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use matins_core::id::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::files::{Disk, Files as _};
+use super::{Result, StoreError, checked};
+
+/// sled's page cache.
+const CACHE_BYTES: u64 = 16 << 20;
+/// How long sled may keep writes from the page cache of the system.
+const FLUSH_EVERY_MS: u64 = 500;
+/// The most bytes of one value: sled puts larger ones into files that it never syncs.
+pub const VALUE_BYTES_MAX: u64 = 60 << 10;
+/// The most rows that one page looks at. A rare match may thus give a short page, with a token to go on.
+pub const ROWS_READ_MAX: usize = 10_000;
+
+/// A finished run, as the index knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexedRun {
+    /// Its number.
+    pub run: u64,
+    /// `namespace/workflow`.
+    pub workflow: String,
+    /// How it ended.
+    pub state: String,
+    /// The schedule that made it, if one did.
+    pub schedule: Option<String>,
+    /// What it was for, in milliseconds since 1970.
+    pub logical_time: i64,
+    /// When it ended, in milliseconds since 1970.
+    pub finished_at: i64,
+    /// Its labels; keys are unique.
+    pub labels: Vec<(String, String)>,
+    /// The run that it retried.
+    pub retry_of: Option<u64>,
+    /// The block that it is in.
+    pub block: Digest,
+    /// Where in the block, in bytes.
+    pub offset: u32,
+    /// How many bytes there.
+    pub length: u32,
+}
+
+/// Which runs are asked for; `None` everywhere asks for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this workflow.
+    pub workflow: Option<String>,
+    /// Ended like this.
+    pub state: Option<String>,
+    /// With this label.
+    pub label: Option<(String, String)>,
+    /// Made by this schedule.
+    pub schedule: Option<String>,
+    /// With a logical time of this or later.
+    pub from: Option<i64>,
+    /// With a logical time before this.
+    pub until: Option<i64>,
+}
+
+impl Filter {
+    fn matches(&self, run: &IndexedRun) -> bool {
+        let is = |asked: &Option<String>, found: Option<&String>| asked.is_none() || asked.as_ref() == found;
+        is(&self.workflow, Some(&run.workflow))
+            && is(&self.state, Some(&run.state))
+            && is(&self.schedule, run.schedule.as_ref())
+            && self.label.as_ref().is_none_or(|label| run.labels.contains(label))
+    }
+}
+
+/// The order of a list, by logical time, then run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The newest first.
+    NewestFirst,
+    /// The oldest first.
+    OldestFirst,
+}
+
+/// Where a list goes on: behind this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageToken {
+    /// Its logical time.
+    pub logical_time: i64,
+    /// Its number.
+    pub run: u64,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The runs, in order.
+    pub runs: Vec<IndexedRun>,
+    /// Where the next page begins; `None` if this is the last.
+    pub next: Option<PageToken>,
+}
+
+/// The index of a node's history.
+pub struct History {
+    dir: PathBuf,
+    db: sled::Db,
+    /// Run to `IndexedRun`.
+    runs: sled::Tree,
+    /// The orders: see `keys`.
+    orders: sled::Tree,
+    /// Block and run, so that a block can be taken out.
+    block_runs: sled::Tree,
+    /// The blocks that are in as a whole.
+    blocks: sled::Tree,
+}
+
+impl History {
+    /// Opens the index in `dir` and makes it agree with the blocks that `State` lists: what is not expected is taken
+    /// out, and what is missing is answered, for the caller to [`History::add_block`]. After a power cut, or when it
+    /// does not open, all of it is missing.
+    pub fn open(dir: &Path, expected: &BTreeSet<Digest>) -> Result<(Self, BTreeSet<Digest>)> {
+        Self::open_in_boot(dir, &boot_id(), expected)
+    }
+
+    fn open_in_boot(dir: &Path, boot: &str, expected: &BTreeSet<Digest>) -> Result<(Self, BTreeSet<Digest>)> {
+        Disk.create_dir(dir).map_err(StoreError::io("create", dir))?;
+        let open = format!("open in boot {boot}");
+        let is_sound = match checked::load(&Disk, &dir.join(CONDITION)) {
+            Ok(Some(condition)) => condition == CLOSED || (!boot.is_empty() && condition == open.as_bytes()),
+            Ok(None) | Err(_) => false,
+        };
+        if !is_sound {
+            Self::wipe(dir)?;
+        }
+        // Were sled to panic while it opens, this would be found at the next start.
+        checked::save(&Disk, &dir.join(CONDITION), b"opening")?;
+        let history = match Self::open_trees(dir) {
+            Ok(history) => history,
+            Err(error) => {
+                tracing::warn!(%error, "the history index does not open and is built again");
+                Self::wipe(dir)?;
+                Self::open_trees(dir).map_err(failed("open", dir))?
+            }
+        };
+        checked::save(&Disk, &dir.join(CONDITION), open.as_bytes())?;
+        let mut missing = expected.clone();
+        for block in history.indexed_blocks()? {
+            if !missing.remove(&block) {
+                history.remove_block(&block)?;
+            }
+        }
+        Ok((history, missing))
+    }
+
+    fn open_trees(dir: &Path) -> sled::Result<Self> {
+        let config = sled::Config::new().path(dir.join(DATABASE)).cache_capacity(CACHE_BYTES);
+        let db = config.mode(sled::Mode::LowSpace).flush_every_ms(Some(FLUSH_EVERY_MS)).open()?;
+        let (runs, orders) = (db.open_tree("runs")?, db.open_tree("orders")?);
+        let (block_runs, blocks) = (db.open_tree("block_runs")?, db.open_tree("blocks")?);
+        Ok(Self { dir: dir.into(), db, runs, orders, block_runs, blocks })
+    }
+
+    /// Throws an index away that is not open; the next [`History::open`] begins anew.
+    pub fn wipe(dir: &Path) -> Result<()> {
+        let database = dir.join(DATABASE);
+        match fs::remove_dir_all(&database) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(StoreError::io("remove", &database)),
+        }
+    }
+
+    /// Closes the index so that the next open believes it even after a power cut.
+    pub fn close(self) -> Result<()> {
+        self.db.flush().map_err(failed("flush", &self.dir))?;
+        let dir = self.dir.clone();
+        drop(self);
+        sync_all(&dir.join(DATABASE)).map_err(StoreError::io("sync", &dir))?;
+        checked::save(&Disk, &dir.join(CONDITION), CLOSED)
+    }
+
+    /// Puts in a block and the runs that are in it. Once it returns, [`History::is_indexed`] says so; a crash before
+    /// that leaves the block missing.
+    pub fn add_block(&self, block: &Digest, runs: &[IndexedRun]) -> Result<()> {
+        let (mut rows, mut orders, mut members) =
+            (sled::Batch::default(), sled::Batch::default(), sled::Batch::default());
+        for run in runs {
+            let value = postcard::to_allocvec(run).expect("plain fields always encode");
+            let asked = value.len() as u64;
+            if asked > VALUE_BYTES_MAX {
+                let (what, limit) = ("a run with its labels", "VALUE_BYTES_MAX");
+                return Err(StoreError::TooLarge { what, limit, value: VALUE_BYTES_MAX, asked });
+            }
+            members.insert(keys::member(block, run.run), &[]);
+            rows.insert(&run.run.to_be_bytes(), value);
+            for key in keys::of_run(run) {
+                orders.insert(key, &[]);
+            }
+        }
+        let fail = || failed("write", &self.dir);
+        // The members first: they are how a block that came in only half is taken out.
+        self.block_runs.apply_batch(members).map_err(fail())?;
+        self.runs.apply_batch(rows).map_err(fail())?;
+        self.orders.apply_batch(orders).map_err(fail())?;
+        self.db.flush().map_err(fail())?;
+        self.blocks.insert(block.0, &[]).map_err(fail())?;
+        Ok(())
+    }
+
+    /// Takes a block and its runs out: retention took it off the list.
+    pub fn remove_block(&self, block: &Digest) -> Result<()> {
+        let fail = || failed("write", &self.dir);
+        self.blocks.remove(block.0).map_err(fail())?;
+        for member in self.block_runs.scan_prefix(block.0) {
+            let (member, _) = member.map_err(fail())?;
+            let run = keys::run_of(&member);
+            // A run that another block holds by now is that block's.
+            if let Some(row) = self.find(run)?.filter(|row| row.block == *block) {
+                for key in keys::of_run(&row) {
+                    self.orders.remove(key).map_err(fail())?;
+                }
+                self.runs.remove(run.to_be_bytes()).map_err(fail())?;
+            }
+            self.block_runs.remove(member).map_err(fail())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a block is in as a whole.
+    pub fn is_indexed(&self, block: &Digest) -> Result<bool> {
+        self.blocks.contains_key(block.0).map_err(failed("read", &self.dir))
+    }
+
+    /// The blocks that are in as a whole, by digest.
+    pub fn indexed_blocks(&self) -> Result<Vec<Digest>> {
+        let digest = |key: sled::Result<sled::IVec>| {
+            let key = key.map_err(failed("read", &self.dir))?;
+            let digest = key.as_ref().try_into().map_err(|_| self.damaged("a block's key"))?;
+            Ok(Digest(digest))
+        };
+        self.blocks.iter().keys().map(digest).collect()
+    }
+
+    /// A run by its number. `None` if no indexed block has it.
+    pub fn find(&self, run: u64) -> Result<Option<IndexedRun>> {
+        let Some(row) = self.runs.get(run.to_be_bytes()).map_err(failed("read", &self.dir))? else {
+            return Ok(None);
+        };
+        postcard::from_bytes(&row).map(Some).map_err(|_| self.damaged("a run's row"))
+    }
+
+    /// The runs that match, by logical time, `limit` at most; `after` goes on behind an earlier page.
+    pub fn scan(
+        &self,
+        filter: &Filter,
+        after: Option<PageToken>,
+        order: Order,
+        limit: usize,
+    ) -> Result<Page> {
+        let range = keys::range(filter, after, order);
+        let mut page = Page { runs: Vec::new(), next: None };
+        if range.0 >= range.1 {
+            return Ok(page);
+        }
+        let mut found = self.orders.range(range.0..range.1).keys();
+        for _ in 0..ROWS_READ_MAX {
+            let next = match order {
+                Order::NewestFirst => found.next_back(),
+                Order::OldestFirst => found.next(),
+            };
+            let Some(key) = next else { return Ok(Page { next: None, ..page }) };
+            let key = key.map_err(failed("read", &self.dir))?;
+            let run = self.find(keys::run_of(&key))?.ok_or_else(|| self.damaged("an order's key"))?;
+            page.next = Some(PageToken { logical_time: run.logical_time, run: run.run });
+            if filter.matches(&run) {
+                page.runs.push(run);
+            }
+            if page.runs.len() >= limit {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn damaged(&self, what: &str) -> StoreError {
+        StoreError::corrupt(&self.dir, 0, format!("{what} does not lead to a run"))
+    }
+}
+
+/// The file that says how the index was left.
+const CONDITION: &str = "condition";
+const CLOSED: &[u8] = b"closed";
+const DATABASE: &str = "index";
+
+/// Turns an error of sled into ours.
+fn failed(doing: &'static str, dir: &Path) -> impl FnOnce(sled::Error) -> StoreError {
+    move |error| match error {
+        sled::Error::Io(source) => StoreError::io(doing, dir)(source),
+        error => StoreError::Io { doing, path: dir.into(), source: io::Error::other(error) },
+    }
+}
+
+/// Names this boot of the machine; empty if that cannot be known, and then no open index is believed.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+fn sync_all(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        } else {
+            fs::File::open(entry.path())?.sync_all()?;
+        }
+    }
+    fs::File::open(dir)?.sync_all()
+}

@@ -84,9 +84,8 @@ impl Segment {
                 };
             }
         };
-        if !segment.read_seal()? {
-            segment.scan()?;
-        }
+        // A seal proves nothing here: it is written with the last append, of which it may be all that survived.
+        segment.scan()?;
         Ok(Some(segment))
     }
 
@@ -136,9 +135,12 @@ impl Segment {
     fn scan(&mut self) -> Result<()> {
         let len = self.len()?;
         let bytes = self.read(0, len as usize)?;
-        let mut batch = HEAD_BYTES;
+        let (mut batch, mut keep) = (HEAD_BYTES, HEAD_BYTES);
         while let Some((head, body)) = frame::decode(&bytes[self.end as usize..], self.end, self.salt) {
             if head.tag == Tag::Seal {
+                let trailer = [&self.end.to_le_bytes()[..], SEAL_MAGIC].concat();
+                self.is_sealed = bytes[self.end as usize + frame::HEAD_BYTES + body.len()..] == trailer;
+                keep = if self.is_sealed { len } else { self.end };
                 break;
             }
             let expected = self.next();
@@ -149,15 +151,16 @@ impl Segment {
             batch = self.end - u64::from(head.back);
             self.committed = self.committed.max(head.committed);
             self.push(head.position, (frame::HEAD_BYTES + body.len()) as u64);
+            keep = self.end;
         }
         self.refuse_damage_in_the_middle(&bytes)?;
-        if self.end < len {
-            self.file.truncate(self.end).map_err(StoreError::io("cut the torn tail of", &self.path))?;
+        if keep < len {
+            self.file.truncate(keep).map_err(StoreError::io("cut the torn tail of", &self.path))?;
         }
         // The last append may be in the cache only: of a process that was killed before its fsync, or whose fsync
         // failed, after which Linux counts the pages as clean. Writing them again makes the sync mean something.
         self.file
-            .write_at(&bytes[batch as usize..self.end as usize], batch)
+            .write_at(&bytes[batch as usize..keep as usize], batch)
             .and_then(|()| self.file.sync())
             .map_err(StoreError::io("sync", &self.path))
     }

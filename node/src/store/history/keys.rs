@@ -1,0 +1,76 @@
+//! The keys of the orders: an order's tag, what it is by, then logical time and run, so that they sort by time.
+
+use matins_core::id::Digest;
+
+use super::{Filter, IndexedRun, Order, PageToken};
+
+const BY_TIME: u8 = 0;
+const BY_WORKFLOW: u8 = 1;
+const BY_STATE: u8 = 2;
+const BY_LABEL: u8 = 3;
+
+/// The keys under which a run is listed.
+pub(super) fn of_run(run: &IndexedRun) -> Vec<Vec<u8>> {
+    let mut keys =
+        vec![prefix(BY_TIME, &[]), prefix(BY_WORKFLOW, &[&run.workflow]), prefix(BY_STATE, &[&run.state])];
+    keys.extend(run.labels.iter().map(|(key, value)| prefix(BY_LABEL, &[key, value])));
+    for key in &mut keys {
+        push_place(key, run.logical_time, run.run);
+    }
+    keys
+}
+
+/// The keys that a list reads, from the first to before the second: in the order that leaves the fewest rows to skip.
+pub(super) fn range(filter: &Filter, after: Option<PageToken>, order: Order) -> (Vec<u8>, Vec<u8>) {
+    let prefix = match filter {
+        Filter { label: Some((key, value)), .. } => prefix(BY_LABEL, &[key, value]),
+        Filter { workflow: Some(workflow), .. } => prefix(BY_WORKFLOW, &[workflow]),
+        Filter { state: Some(state), .. } => prefix(BY_STATE, &[state]),
+        Filter { .. } => prefix(BY_TIME, &[]),
+    };
+    let (mut first, mut end, mut place) = (prefix.clone(), prefix.clone(), prefix);
+    push_place(&mut first, filter.from.unwrap_or(i64::MIN), 0);
+    match filter.until {
+        Some(until) => push_place(&mut end, until, 0),
+        // Longer than any place, and not before any.
+        None => end.extend_from_slice(&[0xff; 17]),
+    }
+    if let Some(PageToken { logical_time, run }) = after {
+        push_place(&mut place, logical_time, run);
+        match order {
+            Order::NewestFirst => end = end.min(place),
+            Order::OldestFirst => {
+                place.push(0);
+                first = first.max(place);
+            }
+        }
+    }
+    (first, end)
+}
+
+/// Names a run of a block.
+pub(super) fn member(block: &Digest, run: u64) -> Vec<u8> {
+    [&block.0[..], &run.to_be_bytes()].concat()
+}
+
+/// The run at the end of a key.
+pub(super) fn run_of(key: &[u8]) -> u64 {
+    let run = key.last_chunk().expect("every key ends with a run");
+    u64::from_be_bytes(*run)
+}
+
+/// Texts carry their length, so that none is the beginning of another.
+fn prefix(tag: u8, texts: &[&str]) -> Vec<u8> {
+    let mut key = vec![tag];
+    for text in texts {
+        key.extend_from_slice(&(text.len() as u32).to_be_bytes());
+        key.extend_from_slice(text.as_bytes());
+    }
+    key
+}
+
+fn push_place(key: &mut Vec<u8>, logical_time: i64, run: u64) {
+    // The flipped sign makes the times before 1970 sort before the others.
+    key.extend_from_slice(&(logical_time as u64 ^ (1 << 63)).to_be_bytes());
+    key.extend_from_slice(&run.to_be_bytes());
+}

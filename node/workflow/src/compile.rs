@@ -150,15 +150,12 @@ pub fn compile(sources: &[SourceFile], files: &dyn FileLookup, options: &Options
             Err((text, fault)) => (text, Some(fault)),
         };
         let mut reporter = Reporter::new(&source.name, text);
-        match fault {
-            Some((span, code, message, hint)) => {
-                reporter.error(span, code, message).hint(hint);
-            }
-            None => {
-                let around =
-                    workflow::Around { source: &source.name, files, namespace: options.namespace.as_ref() };
-                source_file(&mut reporter, &around, &mut compiled);
-            }
+        if let Some((span, code, message, hint)) = fault {
+            reporter.error(span, code, message).hint(hint);
+        } else {
+            let namespace = options.namespace.as_ref();
+            let around = workflow::Around { source: &source.name, files, namespace };
+            source_file(&mut reporter, &around, &mut compiled);
         }
         compiled.diagnostics.extend(reporter.into_diagnostics());
     }
@@ -242,7 +239,8 @@ fn add_workflow(reporter: &mut Reporter<'_>, workflow: CompiledWorkflow, compile
         Some(other) => {
             let message = format!("the workflow `{}` is defined twice", workflow.ir.name);
             let first = other.positions.workflow.clone();
-            reporter.error_at(workflow.positions.workflow, "duplicate-workflow", message)
+            reporter
+                .error_at(workflow.positions.workflow, "duplicate-workflow", message)
                 .related(first, "it is defined here first");
         }
     }
@@ -254,7 +252,9 @@ fn add_pool(reporter: &mut Reporter<'_>, pool: PoolDocument, compiled: &mut Comp
         Some(other) => {
             let message = format!("the pool `{}` is defined twice", pool.name);
             let first = other.place.clone();
-            reporter.error_at(pool.place, "duplicate-pool", message).related(first, "it is defined here first");
+            reporter
+                .error_at(pool.place, "duplicate-pool", message)
+                .related(first, "it is defined here first");
         }
     }
 }
@@ -263,15 +263,10 @@ fn pool(reporter: &mut Reporter<'_>, node: &Node) -> Option<PoolDocument> {
     let fields = read::fields(reporter, node, &keys::POOL, "a pool")?;
     let name = fields.get("pool").and_then(|node| read::name(reporter, node, "`pool`"));
     let key_span = fields.key_span("pool").unwrap_or(node.span);
-    let slots = match fields.get("slots") {
-        Some(node) => read::integer(reporter, node, "`slots`", (1, SLOTS_MAX)),
-        None => {
-            if fields.key_span("slots").is_none() {
-                reporter.error(key_span, "missing-key", "the pool has no `slots`").hint("write `slots: 2`");
-            }
-            None
-        }
-    };
+    if !fields.has("slots") {
+        reporter.error(key_span, "missing-key", "the pool has no `slots`").hint("write `slots: 2`");
+    }
+    let slots = fields.get("slots").and_then(|node| read::integer(reporter, node, "`slots`", (1, SLOTS_MAX)));
     let description = match fields.get("description") {
         Some(node) => read::text(reporter, node, "`description`")?,
         None => String::new(),

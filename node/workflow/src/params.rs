@@ -2,8 +2,8 @@
 //!
 //! Start reading at [`resolve_params`].
 
-use matins_core::ir::{Param, ParamKind, Workflow};
 use matins_core::id::ScheduleName;
+use matins_core::ir::{Param, ParamKind, Workflow};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::calendar::{UserTime, Zone, parse_duration};
@@ -57,14 +57,12 @@ pub fn resolve_params(
     let mut resolved = Map::new();
     for param in &ir.params {
         let name = param.name.as_str();
-        let template = schedule
-            .and_then(|schedule| schedule.params.get(&param.name))
-            .or(param.default.as_ref());
+        let template =
+            schedule.and_then(|schedule| schedule.params.get(&param.name)).or(param.default.as_ref());
         let value = match (given.get(name), template) {
             (Some(value), _) => Ok(value.clone()),
-            (None, Some(template)) => render_json(template, scope).map_err(|fault| {
-                ParamFault::new(name, fault.to_string()).with_hint(fault.hint)
-            }),
+            (None, Some(template)) => render_json(template, scope)
+                .map_err(|fault| ParamFault::new(name, fault.to_string()).with_hint(fault.hint)),
             (None, None) => {
                 let hint = format!("give one, as in `-p {name}=VALUE`");
                 Err(ParamFault::new(name, "it has no default and no value was given").with_hint(Some(hint)))
@@ -79,7 +77,8 @@ pub fn resolve_params(
     }
     let bytes = Json::Object(resolved.clone()).to_string().len();
     if bytes > PARAMS_BYTES_MAX {
-        let message = format!("the params of a run have {PARAMS_BYTES_MAX} bytes at most, these have {bytes}");
+        let message =
+            format!("the params of a run have {PARAMS_BYTES_MAX} bytes at most, these have {bytes}");
         faults.push(ParamFault::new("*", message).with_hint(Some("put large data in a file".to_owned())));
     }
     if faults.is_empty() { Ok(resolved) } else { Err(faults) }
@@ -116,7 +115,11 @@ pub(crate) fn check_value(param: &Param, value: &Json, zone: &Zone) -> Result<Js
 pub(crate) fn typed(kind: ParamKind, value: &Json, zone: &Zone) -> Result<Json, String> {
     let not_a = |what: &str| format!("`{}` is not {what}", shown(value));
     match (kind, value) {
-        (ParamKind::String | ParamKind::Enum, Json::String(_)) | (ParamKind::Json, _) => Ok(value.clone()),
+        (ParamKind::String | ParamKind::Enum, Json::String(_))
+        | (ParamKind::Json, _)
+        | (ParamKind::Float, Json::Number(_))
+        | (ParamKind::Bool, Json::Bool(_))
+        | (ParamKind::List, Json::Array(_)) => Ok(value.clone()),
         (ParamKind::String | ParamKind::Enum, Json::Number(number)) => Ok(Json::String(number.to_string())),
         (ParamKind::String | ParamKind::Enum, _) => Err(not_a("text")),
         (ParamKind::Int, Json::Number(number)) if number.is_i64() => Ok(value.clone()),
@@ -129,12 +132,10 @@ pub(crate) fn typed(kind: ParamKind, value: &Json, zone: &Zone) -> Result<Json, 
         (ParamKind::Int, Json::String(text)) => {
             text.parse::<i64>().map(Json::from).map_err(|_| not_a("a whole number of 64 bits"))
         }
-        (ParamKind::Float, Json::Number(_)) => Ok(value.clone()),
         (ParamKind::Float, Json::String(text)) => {
             let number = text.parse::<f64>().ok().and_then(Number::from_f64);
             number.map(Json::Number).ok_or_else(|| not_a("a number"))
         }
-        (ParamKind::Bool, Json::Bool(_)) => Ok(value.clone()),
         (ParamKind::Bool, Json::String(text)) if text == "true" => Ok(Json::Bool(true)),
         (ParamKind::Bool, Json::String(text)) if text == "false" => Ok(Json::Bool(false)),
         (ParamKind::Date, Json::String(text)) => match UserTime::parse(text, zone) {
@@ -149,7 +150,6 @@ pub(crate) fn typed(kind: ParamKind, value: &Json, zone: &Zone) -> Result<Json, 
         (ParamKind::Duration, Json::String(text)) => {
             parse_duration(text).map(|_| value.clone()).map_err(|fault| format!("{fault}; {}", fault.hint))
         }
-        (ParamKind::List, Json::Array(_)) => Ok(value.clone()),
         (ParamKind::List, Json::String(text)) => match serde_json::from_str(text) {
             Ok(Json::Array(items)) => Ok(Json::Array(items)),
             Ok(_) | Err(_) => Err(not_a("a list such as `[1, 2]`")),
@@ -176,8 +176,7 @@ fn check_bounds(param: &Param, value: &Json, zone: &Zone) -> Result<(), String> 
     for (bound, is_least) in [(&param.min, true), (&param.max, false)] {
         let Some(bound) = bound else { continue };
         let bound = serde_json::from_str::<Json>(bound).unwrap_or(Json::Null);
-        let (Some(at), Some(limit)) =
-            (measure(param.kind, value, zone), measure(param.kind, &bound, zone))
+        let (Some(at), Some(limit)) = (measure(param.kind, value, zone), measure(param.kind, &bound, zone))
         else {
             continue;
         };

@@ -14,10 +14,14 @@ pub(crate) mod names;
 pub(crate) mod pieces;
 mod sample;
 mod scope;
+mod shell;
 mod value;
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use matins_core::id::TaskName;
+use matins_core::ir::{Action, Task};
 use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
@@ -70,18 +74,64 @@ pub fn eval_condition(condition: &str, scope: &Scope) -> Result<bool, RenderErro
     Err(RenderError::new(expr, message).with_hint("compare it, as in `x == 'full'`, or use `| bool`"))
 }
 
+/// The tasks whose state or outputs `when` and `for_each` use: the inputs of a decision (PROTOCOL 4.2).
+pub fn decision_inputs(task: &Task) -> BTreeSet<TaskName> {
+    let mut found = Vec::new();
+    if let Some(expr) = task.when.as_deref().and_then(|when| bare(when).ok()) {
+        found.extend(names::tasks_in(expr));
+    }
+    found.extend(task.for_each.iter().flat_map(|template| tasks_of_json(template)));
+    found.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+/// The tasks whose state or outputs [`render_job`] uses.
+pub fn job_inputs(task: &Task) -> BTreeSet<TaskName> {
+    let mut found: Vec<String> = task.env.iter().flat_map(|(_, template)| tasks_of_text(template)).collect();
+    found.extend(task.with.iter().flat_map(|template| tasks_of_json(template)));
+    match &task.action {
+        Action::Argv(argv) => found.extend(argv.iter().flat_map(|arg| tasks_of_text(arg))),
+        Action::Shell { shell: _, text } => found.extend(tasks_of_text(text)),
+        Action::Script { .. } => {}
+    }
+    found.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+fn tasks_of_text(template: &str) -> Vec<String> {
+    let pieces = pieces(template).unwrap_or_default();
+    let exprs = pieces.into_iter().filter_map(|piece| match piece {
+        Piece::Expr(range) => Some(&template[range]),
+        Piece::Text(_) => None,
+    });
+    exprs.flat_map(names::tasks_in).collect()
+}
+
+fn tasks_of_json(template: &str) -> Vec<String> {
+    fn walk(json: &Json, found: &mut Vec<String>) {
+        match json {
+            Json::String(text) => found.extend(tasks_of_text(text)),
+            Json::Array(items) => items.iter().for_each(|item| walk(item, found)),
+            Json::Object(fields) => fields.values().for_each(|value| walk(value, found)),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(json) = parse_json(template) {
+        walk(&json, &mut found);
+    }
+    found
+}
+
 /// Evaluates a `for_each`: the items, in order, [`FAN_OUT_MAX`] at most.
 pub fn eval_for_each(for_each: &str, scope: &Scope) -> Result<Vec<Json>, RenderError> {
     let items = match render_json(for_each, scope)? {
         Json::Array(items) => items,
-        other => {
+        other @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_)) => {
             let kind = value::kind_name(&value::from_json(&other));
             return Err(RenderError::new(for_each, format!("`for_each` takes a list, not {kind}")));
         }
     };
     if items.len() > FAN_OUT_MAX {
-        let message =
-            format!("the list has {} items, and a fan-out has {FAN_OUT_MAX} at most", items.len());
+        let message = format!("the list has {} items, and a fan-out has {FAN_OUT_MAX} at most", items.len());
         return Err(RenderError::new(for_each, message).with_hint("`| batch(100)` makes lists of 100"));
     }
     Ok(items)
@@ -179,6 +229,7 @@ fn undefined(expr: &str) -> RenderError {
 }
 
 /// The engine's error in our words. Its details name types, filters and syntax.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is the engine's, and grows without us")]
 fn convert(expr: &str, error: &minijinja::Error) -> RenderError {
     match error.kind() {
         ErrorKind::UndefinedError => undefined(expr),
@@ -186,7 +237,15 @@ fn convert(expr: &str, error: &minijinja::Error) -> RenderError {
             RenderError::new(expr, format!("it takes more than {FUEL} steps, the limit of one expression"))
         }
         kind => {
-            let message = error.detail().map_or_else(|| kind.to_string(), str::to_owned);
+            let detail = error.detail().unwrap_or_default();
+            // The engine shows both numbers, which are values of the run.
+            let message = if detail.starts_with("unable to calculate") {
+                "this cannot be calculated: a division by zero, or a number that is too large".to_owned()
+            } else if detail.is_empty() {
+                kind.to_string()
+            } else {
+                detail.to_owned()
+            };
             RenderError::new(expr, message)
         }
     }
@@ -203,4 +262,3 @@ fn engine() -> Environment<'static> {
     filters::add_all(&mut engine);
     engine
 }
-

@@ -85,7 +85,12 @@ fn name_matches(glob: &str, name: &str) -> bool {
     reach[name.len()]
 }
 
-pub(crate) fn files(reporter: &mut Reporter<'_>, node: &Node, source: &str, lookup: &dyn FileLookup) -> Vec<File> {
+pub(crate) fn files(
+    reporter: &mut Reporter<'_>,
+    node: &Node,
+    source: &str,
+    lookup: &dyn FileLookup,
+) -> Vec<File> {
     let mut found: BTreeMap<String, File> = BTreeMap::new();
     for node in read::one_or_more(node) {
         let Some(glob) = read::text(reporter, node, "`files`") else { continue };

@@ -195,11 +195,7 @@ fn value_of_kind(reporter: &mut Reporter<'_>, kind: ParamKind, node: &Node) -> J
     match (&node.value, kind) {
         (
             Value::Scalar(scalar),
-            ParamKind::String
-            | ParamKind::Enum
-            | ParamKind::Date
-            | ParamKind::Datetime
-            | ParamKind::Duration,
+            ParamKind::String | ParamKind::Enum | ParamKind::Date | ParamKind::Datetime | ParamKind::Duration,
         ) if !scalar.is_null() => Json::String(scalar.text.clone()),
         _ => read::json(reporter, node),
     }
@@ -212,13 +208,7 @@ fn default(reporter: &mut Reporter<'_>, param: &mut Param, node: &Node, zone: &Z
 }
 
 /// Checks a value as far as it is known: one with templates must wait for a run.
-fn check(
-    reporter: &mut Reporter<'_>,
-    param: &Param,
-    node: &Node,
-    (json, zone): (&Json, &Zone),
-    place: &str,
-) {
+fn check(reporter: &mut Reporter<'_>, param: &Param, node: &Node, (json, zone): (&Json, &Zone), place: &str) {
     if holds_template(node) {
         texts::json(reporter, node, &names_before_run(place));
     } else if let Err(fault) = check_value(param, json, zone) {

@@ -14,7 +14,8 @@ use crate::yaml::{Entry, Node, Value, span_within};
 const DAY: Millis = Millis::from_hours(24);
 /// LANGUAGE 1.18.
 const CATCHUP_LIMIT_MAX: i64 = 500;
-const CATCHUP_DEFAULT: Catchup = Catchup { policy: CatchupPolicy::Latest, window: Millis(7 * DAY.0), limit: 100 };
+const CATCHUP_DEFAULT: Catchup =
+    Catchup { policy: CatchupPolicy::Latest, window: Millis(7 * DAY.0), limit: 100 };
 /// Ten years: an outage that nobody wants to catch up with.
 const CATCHUP_WINDOW_MAX: Millis = Millis(3_660 * DAY.0);
 
@@ -50,17 +51,12 @@ fn schedule(reporter: &mut Reporter<'_>, entry: &Entry, zone: &Zone, declared: &
     let name = read::name_of::<ScheduleName>(reporter, &entry.key, entry.key_span, &what);
     let fields = read::fields(reporter, &entry.value, &SCHEDULE, &what)?;
     let zone = timezone(reporter, &fields, zone);
-    let cron = match fields.get("cron") {
-        Some(node) => crons(reporter, node),
-        None => {
-            if !fields.later.iter().any(|key| matches!(*key, "every" | "at")) {
-                reporter
-                    .error(entry.key_span, "missing-key", format!("{what} does not say when"))
-                    .hint("write `cron: \"30 2 * * *\"`");
-            }
-            Vec::new()
-        }
-    };
+    if !fields.has("cron") && !fields.later.iter().any(|key| matches!(*key, "every" | "at")) {
+        reporter
+            .error(entry.key_span, "missing-key", format!("{what} does not say when"))
+            .hint("write `cron: \"30 2 * * *\"`");
+    }
+    let cron = fields.get("cron").map(|node| crons(reporter, node)).unwrap_or_default();
     let gap = fields.get("gap").and_then(|node| {
         read::choice(reporter, node, "`gap`", &[("shift", Gap::Shift), ("skip", Gap::Skip)])
     });
@@ -73,9 +69,10 @@ fn schedule(reporter: &mut Reporter<'_>, entry: &Entry, zone: &Zone, declared: &
     let given = given.unwrap_or_default();
     for param in declared.iter().filter(|param| param.default.is_none() && !given.contains_key(&param.name)) {
         let message = format!("{what} gives no value for the param `{}`, which has no default", param.name);
-        reporter
-            .error(entry.key_span, "missing-param", message)
-            .hint(format!("add `params: {{ {}: .. }}` to the schedule, or a default to the param", param.name));
+        reporter.error(entry.key_span, "missing-param", message).hint(format!(
+            "add `params: {{ {}: .. }}` to the schedule, or a default to the param",
+            param.name
+        ));
     }
     let enabled = fields.get("enabled").and_then(|node| read::boolean(reporter, node, "`enabled`"));
     let description = fields.get("description").and_then(|node| read::text(reporter, node, "`description`"));

@@ -56,7 +56,8 @@ pub(crate) fn task(
     positions: &mut Positions,
 ) -> Option<Task> {
     let what = format!("task `{}`", entry.key);
-    let name: TaskName = entry.key.parse().ok()?;
+    // A name that is none has been reported; the other faults are worth as much.
+    let name = entry.key.parse::<TaskName>().ok();
     let fields = read::fields(reporter, &entry.value, &TASK, &what)?;
     let defaults = &shared.defaults;
     let either = |key: &str| fields.get(key).or_else(|| defaults.get(key));
@@ -86,16 +87,18 @@ pub(crate) fn task(
     };
     let retry = retry(reporter, defaults.get("retry"), Retry::default());
     let retry = self::retry(reporter, fields.get("retry"), retry);
-    let timeout = either("timeout").and_then(|node| {
-        read::duration(reporter, node, "`timeout`", (Millis(1), TIMEOUT_MAX))
-    });
+    let timeout = either("timeout")
+        .and_then(|node| read::duration(reporter, node, "`timeout`", (Millis(1), TIMEOUT_MAX)));
     let priority = either("priority").and_then(|node| priority(reporter, node));
     let description = fields.get("description").and_then(|node| read::text(reporter, node, "`description`"));
     let task = Task {
-        name: name.clone(),
+        name: name?,
         description: description.unwrap_or_default(),
         needs: shared.graph.needs[index].iter().map(|need| need.task as u16).collect(),
-        trigger_rule: fields.get("trigger_rule").and_then(|node| trigger_rule(reporter, node)).unwrap_or_default(),
+        trigger_rule: fields
+            .get("trigger_rule")
+            .and_then(|node| trigger_rule(reporter, node))
+            .unwrap_or_default(),
         when,
         for_each,
         parallel_max: parallel_max.map(|most| most as u32),
@@ -111,7 +114,7 @@ pub(crate) fn task(
         action: action(reporter, entry, (&fields, defaults), &names)?,
         env,
     };
-    positions.tasks.insert(name, reporter.place(entry.key_span));
+    positions.tasks.insert(task.name.clone(), reporter.place(entry.key_span));
     Some(task)
 }
 
@@ -196,11 +199,7 @@ fn env_nodes<'n>(
     env
 }
 
-fn env(
-    reporter: &mut Reporter<'_>,
-    nodes: &[(&Entry, String)],
-    names: &Names<'_>,
-) -> Vec<(String, String)> {
+fn env(reporter: &mut Reporter<'_>, nodes: &[(&Entry, String)], names: &Names<'_>) -> Vec<(String, String)> {
     let mut env = Vec::with_capacity(nodes.len());
     let mut before = Vec::new();
     for (entry, value) in nodes {
@@ -270,7 +269,9 @@ fn run(
         if items.is_empty() {
             reporter.error(node.span, "empty-value", "`run` has no program");
         }
-        items.iter().for_each(|item| texts::template(reporter, item, names, Place::Text));
+        for item in items {
+            texts::template(reporter, item, names, Place::Text);
+        }
         return Some(Action::Argv(words(reporter, node, "`run`")));
     }
     let text = read::text(reporter, node, "`run`")?;

@@ -2,7 +2,7 @@
 
 use super::read;
 use crate::diagnostic::{Reporter, Severity, Span};
-use crate::template::names::{self, Names};
+use crate::template::names::{self, Checked, Names};
 use crate::template::{Piece, Wanted, pieces, sample};
 use crate::yaml::{Node, Value, span_within};
 
@@ -33,13 +33,16 @@ pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'
     for piece in pieces {
         let Piece::Expr(range) = piece else { continue };
         let expr = Span::new(range.start, range.end);
-        let is_unquoted = expression(reporter, node, expr, (names, wanted));
-        if is_unquoted && place == Place::Shell {
+        let checked = expression(reporter, node, expr, (names, wanted));
+        if checked.is_unquoted && checked.findings.is_empty() && place == Place::Shell {
             let inside = scalar.text[range].trim();
+            let inside = if checked.takes_filter { inside.to_owned() } else { format!("({inside})") };
             let span = within(reporter, node, expr.start - 2, expr.end + 2);
             reporter
                 .warning(span, "unquoted", "this comes from outside the file and goes to a shell as it is")
-                .hint(format!("write `{{{{ {inside} | quote }}}}`, or give `run` a list, which needs no shell"));
+                .hint(format!(
+                    "write `{{{{ {inside} | quote }}}}`, or give `run` a list, which needs no shell"
+                ));
         }
     }
 }
@@ -69,15 +72,13 @@ pub(crate) fn condition(reporter: &mut Reporter<'_>, node: &Node, names: &Names<
     Some(scalar.text.clone())
 }
 
-/// Whether unquoted text from outside may come of it.
-fn expression(reporter: &mut Reporter<'_>, node: &Node, at: Span, how: (&Names<'_>, Wanted)) -> bool {
+fn expression(reporter: &mut Reporter<'_>, node: &Node, at: Span, how: (&Names<'_>, Wanted)) -> Checked {
     let (names, wanted) = how;
-    let Value::Scalar(scalar) = &node.value else { return false };
+    let Value::Scalar(scalar) = &node.value else { return Checked::default() };
     let text = &scalar.text[at.start..at.end];
     let mut checked = names::check(text, names);
     // What the tree refuses is not evaluated: that is how `'x' * 100000000` is kept from taking its memory.
-    let sampled =
-        if checked.findings.is_empty() { sample(text, names, &checked, wanted) } else { None };
+    let sampled = if checked.findings.is_empty() { sample(text, names, &checked, wanted) } else { None };
     checked.findings.extend(sampled);
     for finding in &checked.findings {
         let span = within(reporter, node, at.start + finding.range.start, at.start + finding.range.end);
@@ -89,7 +90,7 @@ fn expression(reporter: &mut Reporter<'_>, node: &Node, at: Span, how: (&Names<'
         };
         one.maybe_hint(finding.hint.clone());
     }
-    checked.is_unquoted && checked.findings.is_empty()
+    checked
 }
 
 fn within(reporter: &Reporter<'_>, node: &Node, start: usize, end: usize) -> Span {

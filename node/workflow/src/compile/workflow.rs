@@ -48,9 +48,9 @@ pub(crate) fn workflow(
     let tasks = tasks_of(reporter, &fields, (&kinds, priority), &mut positions);
     let files = fields.get("files").map(|node| files::files(reporter, node, around.source, around.files));
     let description = fields.get("description").and_then(|node| read::text(reporter, node, "`description`"));
-    positions.schedules.extend(
-        schedules.iter().map(|(schedule, span)| (schedule.name.clone(), reporter.place(*span))),
-    );
+    positions
+        .schedules
+        .extend(schedules.iter().map(|(schedule, span)| (schedule.name.clone(), reporter.place(*span))));
     let ir = Workflow {
         name: name?,
         description: description.unwrap_or_default(),
@@ -65,7 +65,8 @@ pub(crate) fn workflow(
     };
     let bytes = super::encode(&ir).len();
     if bytes > DEFINITION_BYTES_MAX {
-        let message = format!("a workflow has {DEFINITION_BYTES_MAX} bytes compiled at most, this one {bytes}");
+        let message =
+            format!("a workflow has {DEFINITION_BYTES_MAX} bytes compiled at most, this one {bytes}");
         reporter
             .error(key_span, "limit-definition", message)
             .hint("put long scripts into files, and split large workflows");
@@ -104,10 +105,11 @@ fn name(reporter: &mut Reporter<'_>, fields: &Fields<'_>, around: &Around<'_>) -
 }
 
 fn concurrency(reporter: &mut Reporter<'_>, node: Option<&Node>, has_schedules: bool) -> Concurrency {
-    let mut concurrency =
-        Concurrency { active_runs_max: has_schedules.then_some(1), on_full: OnFull::Queue };
+    let mut concurrency = Concurrency { active_runs_max: has_schedules.then_some(1), on_full: OnFull::Queue };
     let Some(node) = node else { return concurrency };
-    let Some(fields) = read::fields(reporter, node, &CONCURRENCY, "`concurrency`") else { return concurrency };
+    let Some(fields) = read::fields(reporter, node, &CONCURRENCY, "`concurrency`") else {
+        return concurrency;
+    };
     if let Some(node) = fields.get("max_active_runs") {
         let most = read::integer(reporter, node, "`max_active_runs`", (1, 1_000_000));
         concurrency.active_runs_max = most.map(|most| most as u32);
@@ -130,7 +132,7 @@ fn tasks_of(
     let defaults = fields.get("defaults").map_or_else(Fields::none, |node| tasks::defaults(reporter, node));
     let Some(node) = fields.get("tasks") else {
         let span = fields.key_span("workflow").unwrap_or_default();
-        if fields.key_span("tasks").is_none() {
+        if !fields.has("tasks") {
             reporter
                 .error(span, "no-tasks", "the workflow has no `tasks`")
                 .hint("write `tasks: { hello: { run: [echo, hello] } }`");
@@ -189,6 +191,11 @@ fn warn_of_skips(reporter: &mut Reporter<'_>, entries: &[Entry], graph: &Graph) 
 
 impl Positions {
     fn new(workflow: Place) -> Self {
-        Self { workflow, schedules: BTreeMap::<ScheduleName, Place>::new(), tasks: BTreeMap::new(), pools: Vec::new() }
+        Self {
+            workflow,
+            schedules: BTreeMap::<ScheduleName, Place>::new(),
+            tasks: BTreeMap::new(),
+            pools: Vec::new(),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The filters, tests and the one function of the language: exactly those of LANGUAGE 3. Nothing that reads a clock or
 //! draws a random number, so that a text renders the same on a new leader (LANGUAGE 1.4).
 
+#![expect(clippy::needless_pass_by_value, reason = "the engine hands the arguments of filters over")]
+
 use std::borrow::Cow;
 
 use matins_core::time::Timestamp;
-use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, State, filters, tests};
 
 use super::moment::Moment;
@@ -13,17 +15,82 @@ use crate::calendar::{self, Unit, UserTime, Zone};
 
 /// Every filter there is.
 pub(crate) const FILTERS: &[&str] = &[
-    "abs", "add", "add_days", "add_months", "basename", "batch", "bool", "date", "datetime", "default", "dirname",
-    "first", "float", "format", "fromjson", "in_zone", "int", "join", "last", "length", "lower", "map", "max",
-    "min", "quote", "regex_replace", "rejectattr", "replace", "round", "select", "selectattr", "sha256", "sort",
-    "split", "start_of", "strftime", "sum", "tojson", "trim", "unique", "unix", "upper", "urlencode", "weekday",
+    "abs",
+    "add",
+    "add_days",
+    "add_months",
+    "basename",
+    "batch",
+    "bool",
+    "date",
+    "datetime",
+    "default",
+    "dirname",
+    "first",
+    "float",
+    "format",
+    "fromjson",
+    "in_zone",
+    "int",
+    "join",
+    "last",
+    "length",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "quote",
+    "regex_replace",
+    "rejectattr",
+    "replace",
+    "round",
+    "select",
+    "selectattr",
+    "sha256",
+    "sort",
+    "split",
+    "start_of",
+    "strftime",
+    "sum",
+    "tojson",
+    "trim",
+    "unique",
+    "unix",
+    "upper",
+    "urlencode",
+    "weekday",
 ];
 
 /// Every test there is, as in `x is defined` and `selectattr('n', 'gt', 0)`.
 pub(crate) const TESTS: &[&str] = &[
-    "boolean", "defined", "divisibleby", "endingwith", "eq", "equalto", "even", "false", "float", "ge", "gt", "in",
-    "integer", "iterable", "le", "lower", "lt", "mapping", "ne", "none", "number", "odd", "sequence",
-    "startingwith", "string", "true", "undefined", "upper",
+    "boolean",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "equalto",
+    "even",
+    "false",
+    "float",
+    "ge",
+    "gt",
+    "in",
+    "integer",
+    "iterable",
+    "le",
+    "lower",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
+    "string",
+    "true",
+    "undefined",
+    "upper",
 ];
 
 /// Every function there is.
@@ -147,10 +214,11 @@ fn range(first: i64, end: Option<i64>, step: Option<i64>) -> Result<Vec<i64>, Er
 
 /// Like Jinja's, but null items give null under `attribute`: an item of a fan-out without outputs is null
 /// (LANGUAGE 1.12).
-fn map(state: &mut State, value: Value, args: Rest<Value>) -> Result<Value, Error> {
-    let (names, kwargs): (&[Value], Kwargs) = from_args(&args.0)?;
+fn map(state: &mut State, value: Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = args.into_values();
+    let (names, kwargs): (&[Value], Kwargs) = from_args(&args)?;
     if !names.is_empty() || !kwargs.has("attribute") {
-        let args: Vec<_> = std::iter::once(value).chain(args.0).collect();
+        let args: Vec<_> = std::iter::once(value).chain(args).collect();
         return state.apply_filter(JINJA_MAP, &args);
     }
     let attribute: Value = kwargs.get("attribute")?;
@@ -208,14 +276,11 @@ fn join(value: &Value, joiner: Option<Cow<'_, str>>, kwargs: Kwargs) -> Result<S
 fn format(state: &mut State, pattern: Value, args: Rest<Value>) -> Result<Value, Error> {
     let mut all = vec![pattern];
     for arg in args.0 {
-        all.push(match arg.kind() {
+        let shows_as_python = matches!(
+            arg.kind(),
             ValueKind::Bool | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::None
-                if !arg.is_kwargs() =>
-            {
-                Value::from(text(&arg)?)
-            }
-            _ => arg,
-        });
+        );
+        all.push(if shows_as_python && !arg.is_kwargs() { Value::from(text(&arg)?) } else { arg });
     }
     // The width stands in the pattern: `%999999999d` would be a gigabyte.
     let widths = all[0].as_str().unwrap_or_default();
@@ -313,7 +378,9 @@ fn moment(state: &State, value: &Value) -> Result<Moment, Error> {
         return Err(invalid(format!("a date filter takes a time, not {}", kind_name(value))));
     };
     let zone = default_zone(state);
-    let time = UserTime::parse(text, &zone).map_err(|fault| invalid(fault.to_string()))?;
+    // The fault's own words quote the text, which is a value of the run.
+    let time = UserTime::parse(text, &zone)
+        .map_err(|_| invalid("the text is no date and no time such as `2013-01-31T02:30:00Z`"))?;
     Ok(Moment { time: time.first(), zone })
 }
 
@@ -371,7 +438,9 @@ fn start_of(state: &State, value: &Value, unit: Cow<'_, str>) -> Result<Value, E
         "week" => Unit::Week,
         "month" => Unit::Month,
         "year" => Unit::Year,
-        other => return Err(invalid(format!("`start_of` takes hour, day, week, month or year, not `{other}`"))),
+        other => {
+            return Err(invalid(format!("`start_of` takes hour, day, week, month or year, not `{other}`")));
+        }
     };
     moved(&at.zone, calendar::moment::start_of(unit, at.time, &at.zone))
 }

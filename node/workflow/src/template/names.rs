@@ -3,6 +3,11 @@
 //!
 //! Start reading at [`check`].
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums are the template engine's, and grow without us"
+)]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -11,12 +16,22 @@ use minijinja::machinery::ast::{self, BinOpKind, CallArg, CallType, Expr};
 use minijinja::machinery::{self, Span};
 
 use super::filters::{FILTERS, FUNCTIONS, TESTS};
+use super::shell::brings_text;
 use crate::compile::Graph;
 use crate::diagnostic::{Severity, did_you_mean};
 
 /// Names that stand for a value.
-const ROOTS: &[&str] =
-    &["params", "logical_time", "interval_start", "interval_end", "run", "tasks", "item", "item_index", "env"];
+const ROOTS: &[&str] = &[
+    "params",
+    "logical_time",
+    "interval_start",
+    "interval_end",
+    "run",
+    "tasks",
+    "item",
+    "item_index",
+    "env",
+];
 const RUN_PARTS: &[&str] = &["id", "workflow", "namespace", "version", "schedule", "backfill", "started_at"];
 const RUN_PARTS_LATER: &[&str] = &["state", "failures", "duration"];
 const TASK_PARTS: &[&str] = &["state", "outputs", "items"];
@@ -82,6 +97,8 @@ pub(crate) struct Checked {
     pub(crate) findings: Vec<Finding>,
     /// Text may come in here that the file does not hold and nobody quoted (LANGUAGE 1.1).
     pub(crate) is_unquoted: bool,
+    /// A filter written behind it is for all of it, not for its last part.
+    pub(crate) takes_filter: bool,
     /// Its value depends on what only a run knows, so that sample values prove little.
     pub(crate) is_open: bool,
     /// The tasks it names.
@@ -93,7 +110,9 @@ pub(crate) fn check(expr: &str, names: &Names<'_>) -> Checked {
     let mut walk = Walk { text: expr, names, checked: Checked::default() };
     if let Ok(tree) = machinery::parse_expr(expr) {
         walk.expr(&tree);
-        walk.checked.is_unquoted = walk.brings_text(&tree);
+        walk.checked.is_unquoted = brings_text(names, &tree);
+        let is_one = matches!(tree, Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Filter(_));
+        walk.checked.takes_filter = is_one;
     }
     walk.checked
 }
@@ -114,13 +133,12 @@ impl Walk<'_, '_> {
     fn expr(&mut self, expr: &Expr<'_>) {
         match expr {
             Expr::Const(_) => {}
-            Expr::Var(_) => self.path(expr),
             Expr::GetAttr(get) if path(expr).is_none() => self.expr(&get.expr),
             Expr::GetItem(get) if path(expr).is_none() => {
                 self.expr(&get.expr);
                 self.expr(&get.subscript_expr);
             }
-            Expr::GetAttr(_) | Expr::GetItem(_) => self.path(expr),
+            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) => self.path(expr),
             Expr::Slice(slice) => {
                 self.expr(&slice.expr);
                 for part in [&slice.start, &slice.stop, &slice.step].into_iter().flatten() {
@@ -230,9 +248,9 @@ impl Walk<'_, '_> {
             }
             CallType::Function(name) => {
                 let hint = match name {
-                    "now" | "utcnow" | "today" => {
-                        Some("a template gives the same whenever it is rendered: use `logical_time`".to_owned())
-                    }
+                    "now" | "utcnow" | "today" => Some(
+                        "a template gives the same whenever it is rendered: use `logical_time`".to_owned(),
+                    ),
                     name if FILTERS.contains(&name) => {
                         Some(format!("`{name}` is a filter: write `x | {name}`"))
                     }
@@ -279,9 +297,7 @@ impl Walk<'_, '_> {
             root => {
                 let hint = match root {
                     "ds" => Some("that is `interval_start | date` here".to_owned()),
-                    "execution_date" | "data_interval_end" => {
-                        Some("that is `logical_time` here".to_owned())
-                    }
+                    "execution_date" | "data_interval_end" => Some("that is `logical_time` here".to_owned()),
                     "True" | "False" | "None" => Some("write it in lower case".to_owned()),
                     root if self.is_task(root) => Some(format!("did you mean `tasks.{root}`?")),
                     root if self.names.params.is_some_and(|params| params.contains_key(root)) => {
@@ -335,7 +351,8 @@ impl Walk<'_, '_> {
             return;
         };
         let Some(name) = parts.first() else {
-            self.error(at, "unknown-name", "`tasks` alone is no value").hint("name one: `tasks.NAME.outputs`");
+            self.error(at, "unknown-name", "`tasks` alone is no value")
+                .hint("name one: `tasks.NAME.outputs`");
             return;
         };
         let Some(TaskEntry { index: used, is_fan_out }) = graph.tasks.get(*name) else {
@@ -432,73 +449,7 @@ impl Walk<'_, '_> {
         self.checked.findings.push(Finding { range, severity: Severity::Error, code, message, hint: None });
         self.checked.findings.last_mut().expect("it was pushed in the line above")
     }
-
-    /// Whether the value may hold text from outside the file that could mean something to a shell.
-    fn brings_text(&self, expr: &Expr<'_>) -> bool {
-        match expr {
-            Expr::Const(_) | Expr::Compare(_) | Expr::Test(_) | Expr::Call(_) => false,
-            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) => self.path_brings_text(expr),
-            Expr::Slice(slice) => self.brings_text(&slice.expr),
-            Expr::UnaryOp(_) => false,
-            Expr::BinOp(binary) => match binary.op {
-                BinOpKind::Eq
-                | BinOpKind::Ne
-                | BinOpKind::Lt
-                | BinOpKind::Lte
-                | BinOpKind::Gt
-                | BinOpKind::Gte
-                | BinOpKind::In => false,
-                BinOpKind::ScAnd
-                | BinOpKind::ScOr
-                | BinOpKind::Add
-                | BinOpKind::Sub
-                | BinOpKind::Mul
-                | BinOpKind::Div
-                | BinOpKind::FloorDiv
-                | BinOpKind::Rem
-                | BinOpKind::Pow
-                | BinOpKind::Concat => self.brings_text(&binary.left) || self.brings_text(&binary.right),
-            },
-            Expr::IfExpr(choice) => {
-                self.brings_text(&choice.true_expr)
-                    || choice.false_expr.as_ref().is_some_and(|other| self.brings_text(other))
-            }
-            Expr::Filter(filter) => {
-                !HARMLESS.contains(&filter.name)
-                    && filter.expr.as_ref().is_some_and(|inner| self.brings_text(inner))
-            }
-            Expr::List(list) => list.items.iter().any(|item| self.brings_text(item)),
-            Expr::Tuple(tuple) => tuple.items.iter().any(|item| self.brings_text(item)),
-            Expr::Map(map) => map.values.iter().any(|value| self.brings_text(value)),
-        }
-    }
-
-    fn path_brings_text(&self, expr: &Expr<'_>) -> bool {
-        let Some((root, parts)) = path(expr) else {
-            return match expr {
-                Expr::GetAttr(get) => self.brings_text(&get.expr),
-                Expr::GetItem(get) => self.brings_text(&get.expr),
-                _ => false,
-            };
-        };
-        match root {
-            "item" => self.names.item == ItemUse::FromOutside,
-            "tasks" => parts.get(1) != Some(&"state"),
-            "params" => {
-                let kind = parts.first().and_then(|name| self.names.params?.get(*name));
-                // The values of an enum stand in the file; the other kinds are numbers, times and words of ours.
-                matches!(kind, Some(ParamKind::String | ParamKind::Json | ParamKind::List))
-            }
-            _ => false,
-        }
-    }
 }
-
-/// What they give cannot mean anything to a shell.
-const HARMLESS: &[&str] = &[
-    "quote", "int", "float", "bool", "length", "date", "datetime", "add", "add_days", "add_months", "in_zone",
-    "start_of", "strftime", "weekday", "unix", "sha256", "urlencode", "round", "abs",
-];
 
 impl Finding {
     fn hint(&mut self, hint: impl Into<String>) {
@@ -507,7 +458,7 @@ impl Finding {
 }
 
 /// `a.b['c']` as `a` and `[b, c]`.
-fn path<'e>(expr: &'e Expr<'_>) -> Option<(&'e str, Vec<&'e str>)> {
+pub(super) fn path<'e>(expr: &'e Expr<'_>) -> Option<(&'e str, Vec<&'e str>)> {
     match expr {
         Expr::Var(var) => Some((var.id, Vec::new())),
         Expr::GetAttr(get) => {

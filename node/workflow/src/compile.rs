@@ -189,31 +189,33 @@ fn source_file(reporter: &mut Reporter<'_>, around: &workflow::Around<'_>, compi
             .hint("begin with `workflow: NAME`; `matins demo --keep` has an example that runs");
     }
     // `---` at the end makes a document of nothing.
-    for document in documents.iter().filter(|document| !document.is_null()) {
+    for document in documents.into_iter().filter(|document| !document.is_null()) {
         document_of(reporter, document, around, compiled);
     }
 }
 
 fn document_of(
     reporter: &mut Reporter<'_>,
-    node: &Node,
+    mut node: Node,
     around: &workflow::Around<'_>,
     compiled: &mut Compiled,
 ) {
-    let Value::Map(entries) = &node.value else {
-        read::wrong_type(reporter, node, "a document", "a map of keys");
+    let Value::Map(entries) = &mut node.value else {
+        read::wrong_type(reporter, &node, "a document", "a map of keys");
         reporter.hint_last("begin with `workflow: NAME`");
         return;
     };
-    let first = entries.iter().find(|entry| !entry.key.starts_with("x-"));
+    // Top-level `x-*` is a home for anchors (LANGUAGE 1.15).
+    entries.retain(|entry| !entry.key.starts_with("x-"));
+    let first = entries.first();
     match first.map(|entry| entry.key.as_str()) {
         Some("workflow") => {
-            if let Some(workflow) = workflow::workflow(reporter, node, entries, around) {
+            if let Some(workflow) = workflow::workflow(reporter, &node, around) {
                 add_workflow(reporter, workflow, compiled);
             }
         }
         Some("pool") => {
-            if let Some(pool) = pool(reporter, node) {
+            if let Some(pool) = pool(reporter, &node) {
                 add_pool(reporter, pool, compiled);
             }
         }

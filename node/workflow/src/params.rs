@@ -238,6 +238,8 @@ fn check_text(param: &Param, value: &Json) -> Result<(), String> {
 
 /// `pattern` for the whole text, of bounded size.
 pub(crate) fn whole_pattern(pattern: &str) -> Result<regex::Regex, regex::Error> {
+    // On its own first: `a)|(b` would be one only inside the brackets.
+    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build()?;
     regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build()
 }
 

@@ -9,12 +9,12 @@
 
 mod filters;
 mod job;
+mod kinds;
 mod moment;
 pub(crate) mod names;
 pub(crate) mod pieces;
 mod sample;
 mod scope;
-mod shell;
 mod value;
 
 use std::collections::BTreeSet;
@@ -139,7 +139,9 @@ pub fn eval_for_each(for_each: &str, scope: &Scope) -> Result<Vec<Json>, RenderE
 
 impl RenderError {
     pub(crate) fn new(expr: &str, message: impl Into<String>) -> Self {
-        Self { expr: expr.trim().to_owned(), message: message.into(), hint: None }
+        let expr = expr.trim();
+        let end = expr.char_indices().nth(120).map_or(expr.len(), |(at, _)| at);
+        Self { expr: expr[..end].to_owned(), message: message.into(), hint: None }
     }
 
     fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -187,7 +189,7 @@ fn text_in(template: &str, context: &Value) -> Result<String, RenderError> {
         }
         if rendered.len() > value::RENDERED_BYTES_MAX {
             let message = format!("the text is larger than {} bytes", value::RENDERED_BYTES_MAX);
-            return Err(RenderError::new("", message));
+            return Err(RenderError::new(template, message));
         }
     }
     Ok(rendered)
@@ -215,6 +217,10 @@ fn json_in(template: &Json, context: &Value) -> Result<Json, RenderError> {
 
 /// The value of one expression; never undefined.
 fn eval(expr: &str, context: &Value) -> Result<Value, RenderError> {
+    if expr.len() > names::EXPR_BYTES_MAX {
+        let message = format!("it has more than {} bytes", names::EXPR_BYTES_MAX);
+        return Err(RenderError::new(expr, message));
+    }
     let compiled = ENGINE.compile_expression(expr).map_err(|error| convert(expr, &error))?;
     let value = compiled.eval(context.clone()).map_err(|error| convert(expr, &error))?;
     if value.is_undefined() {

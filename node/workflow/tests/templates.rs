@@ -91,14 +91,25 @@ fn templates_give_what_is_written_down() {
 #[test]
 fn rendering_is_bounded() {
     let scope = scope();
-    let long = "{{ range(10000) | map('string') }}";
-    assert!(render_text(long, &scope).is_err());
+    let message = |template: &str| render_text(template, &scope).expect_err("beyond a limit").message;
     let mut expr = String::from("'x'");
     for _ in 0..8 {
         expr = format!("({expr} | replace('x', 'xxxxxxxxxxxxxxxxxxxx'))");
     }
-    let fault = render_text(&format!("{{{{ {expr} }}}}"), &scope).expect_err("20^8 bytes");
-    assert!(fault.message.contains("limit of one rendering"), "{fault}");
-    let nested = format!("{{{{ {}1{} }}}}", "[".repeat(500), "]".repeat(500));
-    assert!(render_text(&nested, &scope).is_err());
+    assert!(message(&format!("{{{{ {expr} }}}}")).contains("limit of one rendering"));
+    // A filter that is harmless once is not under `map`.
+    let often = "{{ range(10000) | map('replace', '1', params.name | replace('s', 'y') | format) | join }}";
+    assert!(render_text(often, &scope).is_ok());
+    let often = "{{ range(10000) | map('regex_replace', '.', 'x') }}";
+    assert!(message(often).contains("limit of one rendering"));
+    // Neither length nor depth of an expression can overflow the stack.
+    let long = format!("{{{{ {}1 }}}}", "1+".repeat(2_040));
+    assert_eq!(render_text(&long, &scope), Ok("2041".to_owned()));
+    let long = format!("{{{{ {}1 }}}}", "1+".repeat(500_000));
+    assert!(message(&long).contains("more than 4096 bytes"));
+    for (open, close) in [("[", "]"), ("(", ")"), ("-", ""), ("not ", ""), ("{'a':", "}"), ("range(", ")")] {
+        let nested = format!("{{{{ {}1{} }}}}", open.repeat(450), close.repeat(450));
+        // Whatever comes of it, it comes back.
+        let _ = render_text(&nested, &scope);
+    }
 }

@@ -8,7 +8,7 @@ use crate::yaml::{Node, Value, span_within};
 
 /// What a text is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum For {
     /// Text that nobody interprets.
     Text,
     /// Text for a shell: what comes from outside needs quotes (LANGUAGE 1.1).
@@ -18,7 +18,7 @@ pub(crate) enum Place {
 }
 
 /// A template in a scalar.
-pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'_>, place: Place) {
+pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'_>, place: For) {
     let Value::Scalar(scalar) = &node.value else { return };
     let pieces = match pieces(&scalar.text) {
         Ok(pieces) => pieces,
@@ -28,13 +28,13 @@ pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'
             return;
         }
     };
-    let is_whole = place == Place::Json && pieces.len() == 1;
+    let is_whole = place == For::Json && pieces.len() == 1;
     let wanted = if is_whole { Wanted::Json } else { Wanted::Text };
     for piece in pieces {
         let Piece::Expr(range) = piece else { continue };
         let expr = Span::new(range.start, range.end);
         let checked = expression(reporter, node, expr, (names, wanted));
-        if checked.is_unquoted && checked.findings.is_empty() && place == Place::Shell {
+        if checked.is_unquoted && checked.findings.is_empty() && place == For::Shell {
             let inside = scalar.text[range].trim();
             let inside = if checked.takes_filter { inside.to_owned() } else { format!("({inside})") };
             let span = within(reporter, node, expr.start - 2, expr.end + 2);
@@ -50,7 +50,7 @@ pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'
 /// All strings of a node in a place for JSON.
 pub(crate) fn json(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'_>) {
     match &node.value {
-        Value::Scalar(_) => template(reporter, node, names, Place::Json),
+        Value::Scalar(_) => template(reporter, node, names, For::Json),
         Value::List(items) => items.iter().for_each(|item| json(reporter, item, names)),
         Value::Map(entries) => entries.iter().for_each(|entry| json(reporter, &entry.value, names)),
     }

@@ -27,14 +27,10 @@ pub(crate) struct Around<'a> {
 pub(crate) fn workflow(
     reporter: &mut Reporter<'_>,
     node: &Node,
-    entries: &[Entry],
     around: &Around<'_>,
 ) -> Option<CompiledWorkflow> {
     let errors_before = reporter.error_count();
-    // Top-level `x-*` is a home for anchors (LANGUAGE 1.15).
-    let entries = entries.iter().filter(|entry| !entry.key.starts_with("x-")).cloned().collect();
-    let node = Node { span: node.span, value: Value::Map(entries) };
-    let fields = read::fields(reporter, &node, &WORKFLOW, "a workflow")?;
+    let fields = read::fields(reporter, node, &WORKFLOW, "a workflow")?;
     let key_span = fields.key_span("workflow").unwrap_or(node.span);
     let name = name(reporter, &fields, around);
     let zone = schedules::timezone(reporter, &fields, &Zone::utc());

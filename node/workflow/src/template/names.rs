@@ -16,9 +16,14 @@ use minijinja::machinery::ast::{self, BinOpKind, CallArg, CallType, Expr};
 use minijinja::machinery::{self, Span};
 
 use super::filters::{FILTERS, FUNCTIONS, TESTS};
-use super::shell::brings_text;
+use super::kinds::{brings_text, is_number};
 use crate::compile::Graph;
 use crate::diagnostic::{Severity, did_you_mean};
+
+/// Parsing and walking recurse with the length of an expression.
+pub(crate) const EXPR_BYTES_MAX: usize = 4_096;
+/// What is joined may be as large as an output.
+const JOINED_MAX: usize = 50;
 
 /// Names that stand for a value.
 const ROOTS: &[&str] = &[
@@ -107,8 +112,11 @@ pub(crate) struct Checked {
 
 /// Checks every name in `expr`. A syntax error is left to the evaluation with sample values, which finds it too.
 pub(crate) fn check(expr: &str, names: &Names<'_>) -> Checked {
-    let mut walk = Walk { text: expr, names, checked: Checked::default() };
-    if let Ok(tree) = machinery::parse_expr(expr) {
+    let mut walk = Walk { text: expr, names, checked: Checked::default(), joined: 0 };
+    if expr.len() > EXPR_BYTES_MAX {
+        let message = format!("an expression has {EXPR_BYTES_MAX} bytes at most, this one {}", expr.len());
+        walk.error(0..expr.len(), "limit-expression", message).hint("let a task compute it");
+    } else if let Ok(tree) = machinery::parse_expr(expr) {
         walk.expr(&tree);
         walk.checked.is_unquoted = brings_text(names, &tree);
         let is_one = matches!(tree, Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Filter(_));
@@ -127,6 +135,8 @@ struct Walk<'t, 'n> {
     text: &'t str,
     names: &'n Names<'n>,
     checked: Checked,
+    /// How many `+` and `~` there are.
+    joined: usize,
 }
 
 impl Walk<'_, '_> {
@@ -176,15 +186,27 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// `'x' * 100000000` would take that memory while the file is read.
+    /// Keeps out what would take memory without end, also on the leader that renders it: `'x' * 100000000`, and a
+    /// large text joined to itself many times.
     fn binary(&mut self, binary: &ast::BinOp<'_>, span: Span) {
-        let is_number = |expr: &Expr<'_>| match expr {
-            Expr::Const(constant) => constant.value.is_number(),
-            Expr::List(_) | Expr::Tuple(_) | Expr::Map(_) => false,
-            _ => true,
-        };
-        if matches!(binary.op, BinOpKind::Mul) && !(is_number(&binary.left) && is_number(&binary.right)) {
-            self.error(range(span), "template-value", "only numbers can be multiplied");
+        if matches!(binary.op, BinOpKind::Mul) {
+            for side in [&binary.left, &binary.right] {
+                if !is_number(self.names, side) {
+                    self.error(
+                        range(side.span()),
+                        "template-value",
+                        "`*` takes numbers, and this may be another value",
+                    )
+                    .hint("write `x | int` or `x | float`; in brackets if it is not one name");
+                }
+            }
+        }
+        if matches!(binary.op, BinOpKind::Add | BinOpKind::Concat) {
+            self.joined += 1;
+            if self.joined == JOINED_MAX {
+                let message = format!("an expression has {JOINED_MAX} `+` and `~` at most");
+                self.error(range(span), "limit-expression", message).hint("use `[a, b] | join('')`");
+            }
         }
         self.expr(&binary.left);
         self.expr(&binary.right);

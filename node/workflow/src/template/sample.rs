@@ -134,7 +134,7 @@ fn context(names: &Names<'_>) -> Value {
     let params = names.params.iter().flat_map(|params| params.iter());
     let params = Value::from_pairs(params.map(|(name, kind)| (name.clone(), sample_of(*kind))));
     Value::from_pairs([
-        (filters::ZONE_KEY, Value::from(zone.name())),
+        (filters::ZONE_KEY, time()),
         ("params", params),
         ("logical_time", time()),
         ("interval_end", time()),

@@ -1,4 +1,5 @@
-//! Whether an expression may bring text into a shell that the file does not hold and nobody quoted (LANGUAGE 1.1).
+//! What can be known of an expression's value before there is a run: whether it may bring text into a shell that the
+//! file does not hold and nobody quoted (LANGUAGE 1.1), and whether it is a number.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -6,7 +7,7 @@
 )]
 
 use matins_core::ir::ParamKind;
-use minijinja::machinery::ast::{BinOpKind, Expr};
+use minijinja::machinery::ast::{BinOpKind, Expr, UnaryOpKind};
 
 use super::names::{ItemUse, Names, path};
 
@@ -88,6 +89,51 @@ fn path_brings_text(names: &Names<'_>, expr: &Expr<'_>) -> bool {
             // The values of an enum stand in the file; the other kinds are numbers, times and words of ours.
             matches!(kind, Some(ParamKind::String | ParamKind::Json | ParamKind::List))
         }
+        _ => false,
+    }
+}
+
+/// Filters that give a number or fail.
+const NUMBERS: &[&str] = &["int", "float", "length", "round", "abs", "sum", "unix", "weekday"];
+
+/// Whether the value is a number whatever the run.
+pub(super) fn is_number(names: &Names<'_>, expr: &Expr<'_>) -> bool {
+    match expr {
+        Expr::Const(constant) => constant.value.is_number(),
+        Expr::UnaryOp(unary) => matches!(unary.op, UnaryOpKind::Neg),
+        Expr::BinOp(binary) => match binary.op {
+            BinOpKind::Add => is_number(names, &binary.left) && is_number(names, &binary.right),
+            // What they give is a number; `*` is checked where it stands.
+            BinOpKind::Sub
+            | BinOpKind::Mul
+            | BinOpKind::Div
+            | BinOpKind::FloorDiv
+            | BinOpKind::Rem
+            | BinOpKind::Pow => true,
+            BinOpKind::Eq
+            | BinOpKind::Ne
+            | BinOpKind::Lt
+            | BinOpKind::Lte
+            | BinOpKind::Gt
+            | BinOpKind::Gte
+            | BinOpKind::ScAnd
+            | BinOpKind::ScOr
+            | BinOpKind::Concat
+            | BinOpKind::In => false,
+        },
+        Expr::Filter(filter) => NUMBERS.contains(&filter.name),
+        Expr::IfExpr(choice) => {
+            let other = choice.false_expr.as_ref();
+            is_number(names, &choice.true_expr) && other.is_some_and(|other| is_number(names, other))
+        }
+        Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) => match path(expr) {
+            Some(("item_index", _)) => true,
+            Some(("params", parts)) => {
+                let kind = parts.first().and_then(|name| names.params?.get(*name));
+                matches!(kind, Some(ParamKind::Int | ParamKind::Float))
+            }
+            _ => false,
+        },
         _ => false,
     }
 }

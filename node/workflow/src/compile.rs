@@ -150,15 +150,12 @@ pub fn compile(sources: &[SourceFile], files: &dyn FileLookup, options: &Options
             Err((text, fault)) => (text, Some(fault)),
         };
         let mut reporter = Reporter::new(&source.name, text);
-        match fault {
-            Some((span, code, message, hint)) => {
-                reporter.error(span, code, message).hint(hint);
-            }
-            None => {
-                let around =
-                    workflow::Around { source: &source.name, files, namespace: options.namespace.as_ref() };
-                source_file(&mut reporter, &around, &mut compiled);
-            }
+        if let Some((span, code, message, hint)) = fault {
+            reporter.error(span, code, message).hint(hint);
+        } else {
+            let namespace = options.namespace.as_ref();
+            let around = workflow::Around { source: &source.name, files, namespace };
+            source_file(&mut reporter, &around, &mut compiled);
         }
         compiled.diagnostics.extend(reporter.into_diagnostics());
     }
@@ -192,31 +189,33 @@ fn source_file(reporter: &mut Reporter<'_>, around: &workflow::Around<'_>, compi
             .hint("begin with `workflow: NAME`; `matins demo --keep` has an example that runs");
     }
     // `---` at the end makes a document of nothing.
-    for document in documents.iter().filter(|document| !document.is_null()) {
+    for document in documents.into_iter().filter(|document| !document.is_null()) {
         document_of(reporter, document, around, compiled);
     }
 }
 
 fn document_of(
     reporter: &mut Reporter<'_>,
-    node: &Node,
+    mut node: Node,
     around: &workflow::Around<'_>,
     compiled: &mut Compiled,
 ) {
-    let Value::Map(entries) = &node.value else {
-        read::wrong_type(reporter, node, "a document", "a map of keys");
+    let Value::Map(entries) = &mut node.value else {
+        read::wrong_type(reporter, &node, "a document", "a map of keys");
         reporter.hint_last("begin with `workflow: NAME`");
         return;
     };
-    let first = entries.iter().find(|entry| !entry.key.starts_with("x-"));
+    // Top-level `x-*` is a home for anchors (LANGUAGE 1.15).
+    entries.retain(|entry| !entry.key.starts_with("x-"));
+    let first = entries.first();
     match first.map(|entry| entry.key.as_str()) {
         Some("workflow") => {
-            if let Some(workflow) = workflow::workflow(reporter, node, entries, around) {
+            if let Some(workflow) = workflow::workflow(reporter, &node, around) {
                 add_workflow(reporter, workflow, compiled);
             }
         }
         Some("pool") => {
-            if let Some(pool) = pool(reporter, node) {
+            if let Some(pool) = pool(reporter, &node) {
                 add_pool(reporter, pool, compiled);
             }
         }
@@ -266,15 +265,10 @@ fn pool(reporter: &mut Reporter<'_>, node: &Node) -> Option<PoolDocument> {
     let fields = read::fields(reporter, node, &keys::POOL, "a pool")?;
     let name = fields.get("pool").and_then(|node| read::name(reporter, node, "`pool`"));
     let key_span = fields.key_span("pool").unwrap_or(node.span);
-    let slots = match fields.get("slots") {
-        Some(node) => read::integer(reporter, node, "`slots`", (1, SLOTS_MAX)),
-        None => {
-            if fields.key_span("slots").is_none() {
-                reporter.error(key_span, "missing-key", "the pool has no `slots`").hint("write `slots: 2`");
-            }
-            None
-        }
-    };
+    if !fields.has("slots") {
+        reporter.error(key_span, "missing-key", "the pool has no `slots`").hint("write `slots: 2`");
+    }
+    let slots = fields.get("slots").and_then(|node| read::integer(reporter, node, "`slots`", (1, SLOTS_MAX)));
     let description = match fields.get("description") {
         Some(node) => read::text(reporter, node, "`description`")?,
         None => String::new(),

@@ -224,15 +224,15 @@ fn floor_char(text: &str, at: usize) -> usize {
 /// The name in `names` that `wrong` was probably meant to be.
 pub(crate) fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let lower = wrong.to_lowercase();
-    let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
-    let allowed = |name: &str| (wrong.chars().count().max(name.len()) / 3).max(1);
-    let mut near: Vec<_> = names
-        .into_iter()
-        .map(|name| (distance(name), name))
-        .filter(|(distance, name)| *distance <= allowed(name))
-        .collect();
-    near.sort_unstable();
-    near.first().map(|(_, name)| *name)
+    let rank = |name: &'n str| {
+        let other = name.to_lowercase();
+        let distance = strsim::damerau_levenshtein(&lower, &other);
+        let begins_alike =
+            lower.len().min(other.len()) >= 3 && (lower.starts_with(&other) || other.starts_with(&lower));
+        let allowed = lower.len().max(other.len()) / 3;
+        (begins_alike || distance <= allowed).then_some((distance, name))
+    };
+    names.into_iter().filter_map(rank).min().map(|(_, name)| name)
 }
 
 /// `did you mean `x`?`, or the names there are if none is near and they are few.

@@ -4,6 +4,7 @@
 //! conditions are rendered here, cron and zones are read here. Pure: knows no clock, file, socket or random source;
 //! files named by a workflow are looked up through a trait.
 pub mod calendar;
+pub mod check;
 pub mod compile;
 mod diagnostic;
 mod params;

@@ -115,7 +115,11 @@ pub(crate) fn check_value(param: &Param, value: &Json, zone: &Zone) -> Result<Js
 pub(crate) fn typed(kind: ParamKind, value: &Json, zone: &Zone) -> Result<Json, String> {
     let not_a = |what: &str| format!("`{}` is not {what}", shown(value));
     match (kind, value) {
-        (ParamKind::String | ParamKind::Enum, Json::String(_)) | (ParamKind::Json, _) => Ok(value.clone()),
+        (ParamKind::String | ParamKind::Enum, Json::String(_))
+        | (ParamKind::Json, _)
+        | (ParamKind::Float, Json::Number(_))
+        | (ParamKind::Bool, Json::Bool(_))
+        | (ParamKind::List, Json::Array(_)) => Ok(value.clone()),
         (ParamKind::String | ParamKind::Enum, Json::Number(number)) => Ok(Json::String(number.to_string())),
         (ParamKind::String | ParamKind::Enum, _) => Err(not_a("text")),
         (ParamKind::Int, Json::Number(number)) if number.is_i64() => Ok(value.clone()),
@@ -128,12 +132,10 @@ pub(crate) fn typed(kind: ParamKind, value: &Json, zone: &Zone) -> Result<Json, 
         (ParamKind::Int, Json::String(text)) => {
             text.parse::<i64>().map(Json::from).map_err(|_| not_a("a whole number of 64 bits"))
         }
-        (ParamKind::Float, Json::Number(_)) => Ok(value.clone()),
         (ParamKind::Float, Json::String(text)) => {
             let number = text.parse::<f64>().ok().and_then(Number::from_f64);
             number.map(Json::Number).ok_or_else(|| not_a("a number"))
         }
-        (ParamKind::Bool, Json::Bool(_)) => Ok(value.clone()),
         (ParamKind::Bool, Json::String(text)) if text == "true" => Ok(Json::Bool(true)),
         (ParamKind::Bool, Json::String(text)) if text == "false" => Ok(Json::Bool(false)),
         (ParamKind::Date, Json::String(text)) => match UserTime::parse(text, zone) {
@@ -148,7 +150,6 @@ pub(crate) fn typed(kind: ParamKind, value: &Json, zone: &Zone) -> Result<Json, 
         (ParamKind::Duration, Json::String(text)) => {
             parse_duration(text).map(|_| value.clone()).map_err(|fault| format!("{fault}; {}", fault.hint))
         }
-        (ParamKind::List, Json::Array(_)) => Ok(value.clone()),
         (ParamKind::List, Json::String(text)) => match serde_json::from_str(text) {
             Ok(Json::Array(items)) => Ok(Json::Array(items)),
             Ok(_) | Err(_) => Err(not_a("a list such as `[1, 2]`")),
@@ -237,6 +238,8 @@ fn check_text(param: &Param, value: &Json) -> Result<(), String> {
 
 /// `pattern` for the whole text, of bounded size.
 pub(crate) fn whole_pattern(pattern: &str) -> Result<regex::Regex, regex::Error> {
+    // On its own first: `a)|(b` would be one only inside the brackets.
+    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build()?;
     regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build()
 }
 

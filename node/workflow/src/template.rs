@@ -9,6 +9,7 @@
 
 mod filters;
 mod job;
+mod kinds;
 mod moment;
 pub(crate) mod names;
 pub(crate) mod pieces;
@@ -16,8 +17,11 @@ mod sample;
 mod scope;
 mod value;
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use matins_core::id::TaskName;
+use matins_core::ir::{Action, Task};
 use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde_json::Value as Json;
@@ -70,11 +74,58 @@ pub fn eval_condition(condition: &str, scope: &Scope) -> Result<bool, RenderErro
     Err(RenderError::new(expr, message).with_hint("compare it, as in `x == 'full'`, or use `| bool`"))
 }
 
+/// The tasks whose state or outputs `when` and `for_each` use: the inputs of a decision (PROTOCOL 4.2).
+pub fn decision_inputs(task: &Task) -> BTreeSet<TaskName> {
+    let mut found = Vec::new();
+    if let Some(expr) = task.when.as_deref().and_then(|when| bare(when).ok()) {
+        found.extend(names::tasks_in(expr));
+    }
+    found.extend(task.for_each.iter().flat_map(|template| tasks_of_json(template)));
+    found.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+/// The tasks whose state or outputs [`render_job`] uses.
+pub fn job_inputs(task: &Task) -> BTreeSet<TaskName> {
+    let mut found: Vec<String> = task.env.iter().flat_map(|(_, template)| tasks_of_text(template)).collect();
+    found.extend(task.with.iter().flat_map(|template| tasks_of_json(template)));
+    match &task.action {
+        Action::Argv(argv) => found.extend(argv.iter().flat_map(|arg| tasks_of_text(arg))),
+        Action::Shell { shell: _, text } => found.extend(tasks_of_text(text)),
+        Action::Script { .. } => {}
+    }
+    found.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+fn tasks_of_text(template: &str) -> Vec<String> {
+    let pieces = pieces(template).unwrap_or_default();
+    let exprs = pieces.into_iter().filter_map(|piece| match piece {
+        Piece::Expr(range) => Some(&template[range]),
+        Piece::Text(_) => None,
+    });
+    exprs.flat_map(names::tasks_in).collect()
+}
+
+fn tasks_of_json(template: &str) -> Vec<String> {
+    fn walk(json: &Json, found: &mut Vec<String>) {
+        match json {
+            Json::String(text) => found.extend(tasks_of_text(text)),
+            Json::Array(items) => items.iter().for_each(|item| walk(item, found)),
+            Json::Object(fields) => fields.values().for_each(|value| walk(value, found)),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(json) = parse_json(template) {
+        walk(&json, &mut found);
+    }
+    found
+}
+
 /// Evaluates a `for_each`: the items, in order, [`FAN_OUT_MAX`] at most.
 pub fn eval_for_each(for_each: &str, scope: &Scope) -> Result<Vec<Json>, RenderError> {
     let items = match render_json(for_each, scope)? {
         Json::Array(items) => items,
-        other => {
+        other @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_)) => {
             let kind = value::kind_name(&value::from_json(&other));
             return Err(RenderError::new(for_each, format!("`for_each` takes a list, not {kind}")));
         }
@@ -88,7 +139,9 @@ pub fn eval_for_each(for_each: &str, scope: &Scope) -> Result<Vec<Json>, RenderE
 
 impl RenderError {
     pub(crate) fn new(expr: &str, message: impl Into<String>) -> Self {
-        Self { expr: expr.trim().to_owned(), message: message.into(), hint: None }
+        let expr = expr.trim();
+        let end = expr.char_indices().nth(120).map_or(expr.len(), |(at, _)| at);
+        Self { expr: expr[..end].to_owned(), message: message.into(), hint: None }
     }
 
     fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -136,7 +189,7 @@ fn text_in(template: &str, context: &Value) -> Result<String, RenderError> {
         }
         if rendered.len() > value::RENDERED_BYTES_MAX {
             let message = format!("the text is larger than {} bytes", value::RENDERED_BYTES_MAX);
-            return Err(RenderError::new("", message));
+            return Err(RenderError::new(template, message));
         }
     }
     Ok(rendered)
@@ -164,6 +217,10 @@ fn json_in(template: &Json, context: &Value) -> Result<Json, RenderError> {
 
 /// The value of one expression; never undefined.
 fn eval(expr: &str, context: &Value) -> Result<Value, RenderError> {
+    if expr.len() > names::EXPR_BYTES_MAX {
+        let message = format!("it has more than {} bytes", names::EXPR_BYTES_MAX);
+        return Err(RenderError::new(expr, message));
+    }
     let compiled = ENGINE.compile_expression(expr).map_err(|error| convert(expr, &error))?;
     let value = compiled.eval(context.clone()).map_err(|error| convert(expr, &error))?;
     if value.is_undefined() {
@@ -178,6 +235,7 @@ fn undefined(expr: &str) -> RenderError {
 }
 
 /// The engine's error in our words. Its details name types, filters and syntax.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is the engine's, and grows without us")]
 fn convert(expr: &str, error: &minijinja::Error) -> RenderError {
     match error.kind() {
         ErrorKind::UndefinedError => undefined(expr),
@@ -185,7 +243,15 @@ fn convert(expr: &str, error: &minijinja::Error) -> RenderError {
             RenderError::new(expr, format!("it takes more than {FUEL} steps, the limit of one expression"))
         }
         kind => {
-            let message = error.detail().map_or_else(|| kind.to_string(), str::to_owned);
+            let detail = error.detail().unwrap_or_default();
+            // The engine shows both numbers, which are values of the run.
+            let message = if detail.starts_with("unable to calculate") {
+                "this cannot be calculated: a division by zero, or a number that is too large".to_owned()
+            } else if detail.is_empty() {
+                kind.to_string()
+            } else {
+                detail.to_owned()
+            };
             RenderError::new(expr, message)
         }
     }

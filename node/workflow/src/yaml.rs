@@ -4,6 +4,8 @@
 //! decided by the type of its place and not by how it looks (LANGUAGE 1.15). Anchors, aliases and `<<` are resolved
 //! here, within bounds; a duplicate key is a fault. Never knows a key of the language. Start reading at [`parse`].
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "the events are the parser's, and grow without us")]
+
 use std::collections::BTreeMap;
 
 use serde_saphyr::granit_parser::{self, Event, Parser, ScalarStyle};
@@ -206,7 +208,7 @@ impl<'a> Builder<'_, 'a> {
             end = end.max(value.span.end);
             let key_span = key.span;
             let Value::Scalar(Scalar { text: key, style }) = key.value else {
-                self.reporter.error(key_span, "yaml-key", "a key is one word, not a list or a map");
+                self.refuse_key(span, key_span);
                 continue;
             };
             if key == "<<" && style == Style::Plain {
@@ -261,6 +263,17 @@ impl<'a> Builder<'_, 'a> {
         };
         self.alias_bytes_left = left;
         Some(node.clone())
+    }
+
+    fn refuse_key(&mut self, map: Span, key: Span) {
+        if self.reporter.text[map.start..].starts_with("{{") {
+            let span = Span::new(map.start, key.end + 1);
+            self.reporter
+                .error(span, "yaml-template", "a value that begins with `{{` needs quotes")
+                .hint("write \"{{ params.day }}\"");
+        } else {
+            self.reporter.error(key, "yaml-key", "a key is one word, not a list or a map");
+        }
     }
 
     fn refuse_tag(&mut self, has_tag: bool, span: Span) {
@@ -322,10 +335,9 @@ pub(crate) fn span_within(source: &str, node: &Node, range: Span) -> Span {
 /// Past the opening quote, or past the header line of a block.
 fn first_byte(written: &str, style: Style) -> usize {
     match style {
-        Style::Plain => 0,
         Style::SingleQuoted | Style::DoubleQuoted => 1,
         Style::Block if written.starts_with(['|', '>']) => written.find('\n').map_or(0, |at| at + 1),
-        Style::Block => 0,
+        Style::Plain | Style::Block => 0,
     }
 }
 

@@ -59,7 +59,9 @@ impl Graph {
         let mut waits_for: Vec<_> = self.needs.iter().map(Vec::len).collect();
         let mut followers = vec![Vec::new(); self.names.len()];
         for (task, needs) in self.needs.iter().enumerate() {
-            needs.iter().for_each(|need| followers[need.task].push(task));
+            for need in needs {
+                followers[need.task].push(task);
+            }
         }
         let mut order: Vec<_> = (0..self.names.len()).filter(|task| waits_for[*task] == 0).collect();
         let mut next = 0;
@@ -144,7 +146,8 @@ fn needs_of(
     for node in read::one_or_more(node) {
         let Some(name) = read::text(reporter, node, &format!("`needs` of task `{task}`")) else { continue };
         let Some(entry) = tasks.get(&name) else {
-            let mut hint = did_you_mean(&name, tasks.keys().map(String::as_str));
+            let others = tasks.keys().map(String::as_str).filter(|other| *other != task);
+            let mut hint = did_you_mean(&name, others);
             if name.contains([',', ' ']) {
                 hint = Some("several tasks are a list: `needs: [a, b]`".to_owned());
             }

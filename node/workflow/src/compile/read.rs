@@ -3,9 +3,9 @@
 //! of the next key still runs.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::str::FromStr;
 
+use matins_core::id::{NotAnId, RunId};
 use matins_core::time::Millis;
 use serde_json::{Map, Number, Value as Json};
 
@@ -17,17 +17,24 @@ use crate::yaml::{Entry, Node, Scalar, Style, Value};
 /// The known keys of one map.
 pub(crate) struct Fields<'n> {
     entries: BTreeMap<&'n str, &'n Entry>,
+    /// Keys without a value; they have been reported.
+    empty: Vec<&'n str>,
     /// Keys of the language that are not of this release; they have been reported.
     pub(crate) later: Vec<&'n str>,
 }
 
 impl<'n> Fields<'n> {
     pub(crate) fn none() -> Self {
-        Self { entries: BTreeMap::new(), later: Vec::new() }
+        Self { entries: BTreeMap::new(), empty: Vec::new(), later: Vec::new() }
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&'n Node> {
         self.entries.get(key).map(|entry| &entry.value)
+    }
+
+    /// Whether the key stands there, be it without a value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key) || self.empty.contains(&key)
     }
 
     pub(crate) fn key_span(&self, key: &str) -> Option<Span> {
@@ -51,6 +58,7 @@ pub(crate) fn fields<'n>(
                 reporter
                     .error(entry.key_span, "empty-value", format!("`{key}` of {what} has no value"))
                     .hint("give it one, or delete the line");
+                fields.empty.push(key);
             } else {
                 fields.entries.insert(key, entry);
             }
@@ -90,7 +98,10 @@ pub(crate) fn map<'n>(reporter: &mut Reporter<'_>, node: &'n Node, what: &str) -
 }
 
 pub(crate) fn wrong_type(reporter: &mut Reporter<'_>, node: &Node, what: &str, wanted: &str) {
-    reporter.error(node.span, "wrong-type", format!("{what} takes {wanted}, not {}", node.kind()));
+    // To YAML a plain `{{ x }}` is a map in a map; it has been reported as what it is.
+    if !reporter.text[node.span.start..].starts_with("{{") {
+        reporter.error(node.span, "wrong-type", format!("{what} takes {wanted}, not {}", node.kind()));
+    }
 }
 
 pub(crate) fn scalar<'n>(reporter: &mut Reporter<'_>, node: &'n Node, what: &str) -> Option<&'n Scalar> {
@@ -103,12 +114,7 @@ pub(crate) fn scalar<'n>(reporter: &mut Reporter<'_>, node: &'n Node, what: &str
             None
         }
         Value::List(_) | Value::Map(_) => {
-            // A plain `{{ x }}` is, to YAML, a map in a map.
-            let hint = reporter.text[node.span.start..].starts_with("{{");
             wrong_type(reporter, node, what, "one value");
-            if hint {
-                reporter.hint_last("a value that begins with `{{` needs quotes: \"{{ params.day }}\"");
-            }
             None
         }
     }
@@ -120,7 +126,7 @@ pub(crate) fn text(reporter: &mut Reporter<'_>, node: &Node, what: &str) -> Opti
 }
 
 /// One text, or a list of them.
-pub(crate) fn one_or_more<'n>(node: &'n Node) -> Vec<&'n Node> {
+pub(crate) fn one_or_more(node: &Node) -> Vec<&Node> {
     match &node.value {
         Value::List(items) => items.iter().collect(),
         Value::Scalar(_) | Value::Map(_) => vec![node],
@@ -137,7 +143,7 @@ pub(crate) fn integer(
     let scalar = scalar(reporter, node, what)?;
     let number = whole_number(scalar);
     let Some(number) = number else {
-        let message = format!("{what} takes a whole number, not `{}`", scalar.text);
+        let message = format!("{what} takes a whole number, not {}", shown(scalar));
         reporter.error(node.span, "wrong-type", message);
         return None;
     };
@@ -147,6 +153,14 @@ pub(crate) fn integer(
     let bound = if number < least { format!("{least} at least") } else { format!("{most} at most") };
     reporter.error(node.span, "out-of-range", format!("{what} takes {bound}, not {number}"));
     None
+}
+
+/// As it stands in the file, and with what tells a text from a number.
+fn shown(scalar: &Scalar) -> String {
+    match scalar.style {
+        Style::Plain => format!("`{}`", scalar.text),
+        Style::SingleQuoted | Style::DoubleQuoted | Style::Block => format!("the text `{}`", scalar.text),
+    }
 }
 
 fn whole_number(scalar: &Scalar) -> Option<i64> {
@@ -197,7 +211,7 @@ pub(crate) fn boolean(reporter: &mut Reporter<'_>, node: &Node, what: &str) -> O
         "no" | "off" | "false" | "0" => Some("write `false`"),
         _ => None,
     };
-    let message = format!("{what} takes `true` or `false`, not `{}`", scalar.text);
+    let message = format!("{what} takes `true` or `false`, not {}", shown(scalar));
     reporter.error(node.span, "wrong-type", message).maybe_hint(hint.map(str::to_owned));
     None
 }
@@ -245,7 +259,7 @@ pub(crate) fn choice<T: Copy>(
 /// A name of the kind `T`, from a scalar.
 pub(crate) fn name<T>(reporter: &mut Reporter<'_>, node: &Node, what: &str) -> Option<T>
 where
-    T: FromStr<Err: Display>,
+    T: FromStr<Err = NotAnId>,
 {
     let scalar = scalar(reporter, node, what)?;
     name_of(reporter, &scalar.text, node.span, what)
@@ -254,23 +268,29 @@ where
 /// A name of the kind `T`, from a key or a scalar (LANGUAGE 1.7).
 pub(crate) fn name_of<T>(reporter: &mut Reporter<'_>, text: &str, span: Span, what: &str) -> Option<T>
 where
-    T: FromStr<Err: Display>,
+    T: FromStr<Err = NotAnId>,
 {
-    match text.parse() {
-        Ok(name) => Some(name),
-        Err(fault) => {
-            let better = [text.replace(['-', ' ', '.'], "_"), text.to_lowercase().replace([' ', '/'], "-")]
-                .into_iter()
-                .find(|better| better.parse::<T>().is_ok());
-            let hint = match better {
-                Some(better) => Some(format!("write `{better}`")),
-                None if text.len() > 63 => Some("a name has 63 characters at most".to_owned()),
-                None => None,
-            };
-            reporter.error(span, "name", format!("{what}: {fault}")).maybe_hint(hint);
-            None
-        }
-    }
+    let fault = match text.parse() {
+        Ok(name) => return Some(name),
+        Err(fault) => fault,
+    };
+    let hyphens = || text.trim().to_lowercase().replace([' ', '/'], "-");
+    let better = [text.replace(['-', ' ', '.'], "_"), hyphens()];
+    let hint = if text.len() > 63 {
+        Some("a name has 63 characters at most".to_owned())
+    } else if text.parse::<RunId>().is_ok() {
+        Some("a name of the form `run-42` would be read as a run".to_owned())
+    } else {
+        better
+            .into_iter()
+            .find(|better| better.parse::<T>().is_ok())
+            .map(|better| format!("write `{better}`"))
+    };
+    // The rule stands in brackets behind the kind of name.
+    let rule = fault.expected.split_once('(').map_or(fault.expected, |(_, rule)| rule.trim_end_matches(')'));
+    let message = format!("{what} cannot be named `{text}`: a name here is {rule}");
+    reporter.error(span, "name", message).maybe_hint(hint);
+    None
 }
 
 /// A map of texts, in the order of the file.

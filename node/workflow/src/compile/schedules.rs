@@ -51,17 +51,12 @@ fn schedule(reporter: &mut Reporter<'_>, entry: &Entry, zone: &Zone, declared: &
     let name = read::name_of::<ScheduleName>(reporter, &entry.key, entry.key_span, &what);
     let fields = read::fields(reporter, &entry.value, &SCHEDULE, &what)?;
     let zone = timezone(reporter, &fields, zone);
-    let cron = match fields.get("cron") {
-        Some(node) => crons(reporter, node),
-        None => {
-            if !fields.later.iter().any(|key| matches!(*key, "every" | "at")) {
-                reporter
-                    .error(entry.key_span, "missing-key", format!("{what} does not say when"))
-                    .hint("write `cron: \"30 2 * * *\"`");
-            }
-            Vec::new()
-        }
-    };
+    if !fields.has("cron") && !fields.later.iter().any(|key| matches!(*key, "every" | "at")) {
+        reporter
+            .error(entry.key_span, "missing-key", format!("{what} does not say when"))
+            .hint("write `cron: \"30 2 * * *\"`");
+    }
+    let cron = fields.get("cron").map(|node| crons(reporter, node)).unwrap_or_default();
     let gap = fields.get("gap").and_then(|node| {
         read::choice(reporter, node, "`gap`", &[("shift", Gap::Shift), ("skip", Gap::Skip)])
     });

@@ -8,9 +8,9 @@ use matins_core::time::Millis;
 
 use super::keys::{DEFAULTS, EXECUTOR, KINDS_LATER, RETRY, TASK, TRIGGER_RULES_LATER};
 use super::read::{self, Fields};
-use super::texts::{self, Place};
+use super::texts::{self, For};
 use super::{Graph, Positions};
-use crate::diagnostic::{Reporter, Span};
+use crate::diagnostic::{Place, Reporter, Span};
 use crate::template::names::{ItemUse, Names, TaskNames};
 use crate::yaml::{Entry, Node, Value};
 
@@ -42,9 +42,38 @@ pub(crate) struct Shared<'n> {
     pub(crate) priority: i32,
 }
 
-/// The map `defaults`. What is wrong in it is said once, here, and not again with each task.
+/// The map `defaults`. Its values are checked here, also those that no task takes; what a task says of them again is
+/// the same fault at the same place, which is said once.
 pub(crate) fn defaults<'n>(reporter: &mut Reporter<'_>, node: &'n Node) -> Fields<'n> {
-    read::fields(reporter, node, &DEFAULTS, "`defaults`").unwrap_or_else(Fields::none)
+    let fields = read::fields(reporter, node, &DEFAULTS, "`defaults`").unwrap_or_else(Fields::none);
+    retry(reporter, fields.get("retry"), Retry::default());
+    if let Some(node) = fields.get("timeout") {
+        timeout(reporter, node);
+    }
+    env_nodes(reporter, &fields, &Fields::none());
+    if let Some(node) = fields.get("executor") {
+        executor_labels(reporter, node);
+    }
+    if let Some(node) = fields.get("pool") {
+        pools(reporter, node, &mut Vec::new());
+    }
+    if let Some(node) = fields.get("priority") {
+        priority(reporter, node);
+    }
+    if let Some(node) = fields.get("on_disconnect") {
+        on_disconnect(reporter, node);
+    }
+    if let Some(node) = fields.get("shell") {
+        read::choice(reporter, node, "`shell`", SHELLS);
+    }
+    if let Some(node) = fields.get("interpreter") {
+        words(reporter, node, "`interpreter`");
+    }
+    fields
+}
+
+fn timeout(reporter: &mut Reporter<'_>, node: &Node) -> Option<Millis> {
+    read::duration(reporter, node, "`timeout`", (Millis(1), TIMEOUT_MAX))
 }
 
 /// One task. `entry` is that of the map `tasks`.
@@ -56,7 +85,8 @@ pub(crate) fn task(
     positions: &mut Positions,
 ) -> Option<Task> {
     let what = format!("task `{}`", entry.key);
-    let name: TaskName = entry.key.parse().ok()?;
+    // A name that is none has been reported; the other faults are worth as much.
+    let name = entry.key.parse::<TaskName>().ok();
     let fields = read::fields(reporter, &entry.value, &TASK, &what)?;
     let defaults = &shared.defaults;
     let either = |key: &str| fields.get(key).or_else(|| defaults.get(key));
@@ -86,12 +116,11 @@ pub(crate) fn task(
     };
     let retry = retry(reporter, defaults.get("retry"), Retry::default());
     let retry = self::retry(reporter, fields.get("retry"), retry);
-    let timeout = either("timeout")
-        .and_then(|node| read::duration(reporter, node, "`timeout`", (Millis(1), TIMEOUT_MAX)));
+    let timeout = either("timeout").and_then(|node| timeout(reporter, node));
     let priority = either("priority").and_then(|node| priority(reporter, node));
     let description = fields.get("description").and_then(|node| read::text(reporter, node, "`description`"));
     let task = Task {
-        name: name.clone(),
+        name: name?,
         description: description.unwrap_or_default(),
         needs: shared.graph.needs[index].iter().map(|need| need.task as u16).collect(),
         trigger_rule: fields
@@ -104,7 +133,7 @@ pub(crate) fn task(
         retry,
         timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
         depends_on_past: flag(reporter, "depends_on_past"),
-        pools: either("pool").map(|node| pools(reporter, node, positions)).unwrap_or_default(),
+        pools: either("pool").map(|node| pools(reporter, node, &mut positions.pools)).unwrap_or_default(),
         priority: priority.unwrap_or(shared.priority),
         executor_labels: either("executor").map(|node| executor_labels(reporter, node)).unwrap_or_default(),
         on_disconnect: either("on_disconnect").map_or(Millis::ZERO, |node| on_disconnect(reporter, node)),
@@ -113,7 +142,7 @@ pub(crate) fn task(
         action: action(reporter, entry, (&fields, defaults), &names)?,
         env,
     };
-    positions.tasks.insert(name, reporter.place(entry.key_span));
+    positions.tasks.insert(task.name.clone(), reporter.place(entry.key_span));
     Some(task)
 }
 
@@ -203,7 +232,7 @@ fn env(reporter: &mut Reporter<'_>, nodes: &[(&Entry, String)], names: &Names<'_
     let mut before = Vec::new();
     for (entry, value) in nodes {
         let names = Names { env: Some(before.clone()), ..names.clone() };
-        texts::template(reporter, &entry.value, &names, Place::Text);
+        texts::template(reporter, &entry.value, &names, For::Text);
         before.push(entry.key.as_str());
         env.push((entry.key.clone(), value.clone()));
     }
@@ -268,14 +297,16 @@ fn run(
         if items.is_empty() {
             reporter.error(node.span, "empty-value", "`run` has no program");
         }
-        items.iter().for_each(|item| texts::template(reporter, item, names, Place::Text));
+        for item in items {
+            texts::template(reporter, item, names, For::Text);
+        }
         return Some(Action::Argv(words(reporter, node, "`run`")));
     }
     let text = read::text(reporter, node, "`run`")?;
     if text.trim().is_empty() {
         reporter.error(node.span, "empty-value", "`run` has no text");
     }
-    texts::template(reporter, node, names, Place::Shell);
+    texts::template(reporter, node, names, For::Shell);
     let shell = fields.get("shell").or_else(|| defaults.get("shell"));
     let shell = shell.and_then(|node| read::choice(reporter, node, "`shell`", SHELLS));
     Some(Action::Shell { shell: shell.unwrap_or_default(), text })
@@ -338,11 +369,11 @@ pub(crate) fn priority(reporter: &mut Reporter<'_>, node: &Node) -> Option<i32> 
 }
 
 /// `source-db`, or `{ source-db: 2 }`.
-fn pools(reporter: &mut Reporter<'_>, node: &Node, positions: &mut Positions) -> Vec<PoolUse> {
+fn pools(reporter: &mut Reporter<'_>, node: &Node, places: &mut Vec<(PoolName, Place)>) -> Vec<PoolUse> {
     let mut pools = Vec::new();
     let mut add = |reporter: &mut Reporter<'_>, text: &str, span: Span, slots: u32| {
         let Some(pool) = read::name_of::<PoolName>(reporter, text, span, "`pool`") else { return };
-        positions.pools.push((pool.clone(), reporter.place(span)));
+        places.push((pool.clone(), reporter.place(span)));
         pools.push(PoolUse { pool, slots });
     };
     match &node.value {

@@ -2,13 +2,13 @@
 
 use super::read;
 use crate::diagnostic::{Reporter, Severity, Span};
-use crate::template::names::{self, Names};
+use crate::template::names::{self, Checked, Names};
 use crate::template::{Piece, Wanted, pieces, sample};
 use crate::yaml::{Node, Value, span_within};
 
 /// What a text is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum For {
     /// Text that nobody interprets.
     Text,
     /// Text for a shell: what comes from outside needs quotes (LANGUAGE 1.1).
@@ -18,7 +18,7 @@ pub(crate) enum Place {
 }
 
 /// A template in a scalar.
-pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'_>, place: Place) {
+pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'_>, place: For) {
     let Value::Scalar(scalar) = &node.value else { return };
     let pieces = match pieces(&scalar.text) {
         Ok(pieces) => pieces,
@@ -28,14 +28,15 @@ pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'
             return;
         }
     };
-    let is_whole = place == Place::Json && pieces.len() == 1;
+    let is_whole = place == For::Json && pieces.len() == 1;
     let wanted = if is_whole { Wanted::Json } else { Wanted::Text };
     for piece in pieces {
         let Piece::Expr(range) = piece else { continue };
         let expr = Span::new(range.start, range.end);
-        let is_unquoted = expression(reporter, node, expr, (names, wanted));
-        if is_unquoted && place == Place::Shell {
+        let checked = expression(reporter, node, expr, (names, wanted));
+        if checked.is_unquoted && checked.findings.is_empty() && place == For::Shell {
             let inside = scalar.text[range].trim();
+            let inside = if checked.takes_filter { inside.to_owned() } else { format!("({inside})") };
             let span = within(reporter, node, expr.start - 2, expr.end + 2);
             reporter
                 .warning(span, "unquoted", "this comes from outside the file and goes to a shell as it is")
@@ -49,7 +50,7 @@ pub(crate) fn template(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'
 /// All strings of a node in a place for JSON.
 pub(crate) fn json(reporter: &mut Reporter<'_>, node: &Node, names: &Names<'_>) {
     match &node.value {
-        Value::Scalar(_) => template(reporter, node, names, Place::Json),
+        Value::Scalar(_) => template(reporter, node, names, For::Json),
         Value::List(items) => items.iter().for_each(|item| json(reporter, item, names)),
         Value::Map(entries) => entries.iter().for_each(|entry| json(reporter, &entry.value, names)),
     }
@@ -71,10 +72,9 @@ pub(crate) fn condition(reporter: &mut Reporter<'_>, node: &Node, names: &Names<
     Some(scalar.text.clone())
 }
 
-/// Whether unquoted text from outside may come of it.
-fn expression(reporter: &mut Reporter<'_>, node: &Node, at: Span, how: (&Names<'_>, Wanted)) -> bool {
+fn expression(reporter: &mut Reporter<'_>, node: &Node, at: Span, how: (&Names<'_>, Wanted)) -> Checked {
     let (names, wanted) = how;
-    let Value::Scalar(scalar) = &node.value else { return false };
+    let Value::Scalar(scalar) = &node.value else { return Checked::default() };
     let text = &scalar.text[at.start..at.end];
     let mut checked = names::check(text, names);
     // What the tree refuses is not evaluated: that is how `'x' * 100000000` is kept from taking its memory.
@@ -90,7 +90,7 @@ fn expression(reporter: &mut Reporter<'_>, node: &Node, at: Span, how: (&Names<'
         };
         one.maybe_hint(finding.hint.clone());
     }
-    checked.is_unquoted && checked.findings.is_empty()
+    checked
 }
 
 fn within(reporter: &Reporter<'_>, node: &Node, start: usize, end: usize) -> Span {

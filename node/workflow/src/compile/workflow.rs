@@ -27,14 +27,10 @@ pub(crate) struct Around<'a> {
 pub(crate) fn workflow(
     reporter: &mut Reporter<'_>,
     node: &Node,
-    entries: &[Entry],
     around: &Around<'_>,
 ) -> Option<CompiledWorkflow> {
     let errors_before = reporter.error_count();
-    // Top-level `x-*` is a home for anchors (LANGUAGE 1.15).
-    let entries = entries.iter().filter(|entry| !entry.key.starts_with("x-")).cloned().collect();
-    let node = Node { span: node.span, value: Value::Map(entries) };
-    let fields = read::fields(reporter, &node, &WORKFLOW, "a workflow")?;
+    let fields = read::fields(reporter, node, &WORKFLOW, "a workflow")?;
     let key_span = fields.key_span("workflow").unwrap_or(node.span);
     let name = name(reporter, &fields, around);
     let zone = schedules::timezone(reporter, &fields, &Zone::utc());
@@ -132,7 +128,7 @@ fn tasks_of(
     let defaults = fields.get("defaults").map_or_else(Fields::none, |node| tasks::defaults(reporter, node));
     let Some(node) = fields.get("tasks") else {
         let span = fields.key_span("workflow").unwrap_or_default();
-        if fields.key_span("tasks").is_none() {
+        if !fields.has("tasks") {
             reporter
                 .error(span, "no-tasks", "the workflow has no `tasks`")
                 .hint("write `tasks: { hello: { run: [echo, hello] } }`");

@@ -1,10 +1,12 @@
 //! The filters, tests and the one function of the language: exactly those of LANGUAGE 3. Nothing that reads a clock or
 //! draws a random number, so that a text renders the same on a new leader (LANGUAGE 1.4).
 
+#![expect(clippy::needless_pass_by_value, reason = "the engine hands the arguments of filters over")]
+
 use std::borrow::Cow;
 
 use matins_core::time::Timestamp;
-use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, State, filters, tests};
 
 use super::moment::Moment;
@@ -97,11 +99,10 @@ pub(crate) const FUNCTIONS: &[&str] = &["range"];
 /// The most numbers that `range` gives.
 pub(crate) const RANGE_MAX: i64 = 10_000;
 
-/// Under this name, which no expression can write, the context holds the zone of date filters.
+/// Under this name, which no expression can write, the context holds a time in the zone of date filters.
 pub(crate) const ZONE_KEY: &str = " zone";
 
-/// Jinja's own, below ours: no expression can write these names.
-const JINJA_MAP: &str = " map";
+/// Jinja's own, below ours: no expression can write this name.
 const JINJA_FORMAT: &str = " format";
 
 pub(crate) fn add_all(env: &mut Environment<'static>) {
@@ -128,7 +129,6 @@ fn add_filters(env: &mut Environment<'static>) {
     env.add_filter("length", length);
     env.add_filter("lower", filters::lower);
     env.add_filter("map", map);
-    env.add_filter(JINJA_MAP, filters::map);
     env.add_filter(JINJA_FORMAT, filters::format);
     env.add_filter("max", filters::max);
     env.add_filter("min", filters::min);
@@ -212,11 +212,11 @@ fn range(first: i64, end: Option<i64>, step: Option<i64>) -> Result<Vec<i64>, Er
 
 /// Like Jinja's, but null items give null under `attribute`: an item of a fan-out without outputs is null
 /// (LANGUAGE 1.12).
-fn map(state: &mut State, value: Value, args: Rest<Value>) -> Result<Value, Error> {
-    let (names, kwargs): (&[Value], Kwargs) = from_args(&args.0)?;
+fn map(state: &mut State, value: Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = args.into_values();
+    let (names, kwargs): (&[Value], Kwargs) = from_args(&args)?;
     if !names.is_empty() || !kwargs.has("attribute") {
-        let args: Vec<_> = std::iter::once(value).chain(args.0).collect();
-        return state.apply_filter(JINJA_MAP, &args);
+        return map_filter(state, &value, &args);
     }
     let attribute: Value = kwargs.get("attribute")?;
     let default = if kwargs.has("default") { Some(kwargs.get::<Value>("default")?) } else { None };
@@ -230,6 +230,20 @@ fn map(state: &mut State, value: Value, args: Rest<Value>) -> Result<Value, Erro
             (true, None) => return Err(invalid(format!("an item has no `{}`", text(&attribute)?))),
             (false, _) => part,
         });
+    }
+    Ok(Value::from(found))
+}
+
+/// `map('upper')`: the filter once per item. What it gives counts, since it may be long each time.
+fn map_filter(state: &mut State, value: &Value, args: &[Value]) -> Result<Value, Error> {
+    let [name, rest @ ..] = args else { return Err(invalid("`map` takes a filter or `attribute`")) };
+    let name = name.as_str().ok_or_else(|| invalid("`map` takes the name of a filter"))?;
+    let mut found = Vec::new();
+    for item in value.try_iter()? {
+        let args: Vec<_> = std::iter::once(item).chain(rest.iter().cloned()).collect();
+        let given = state.apply_filter(name, &args)?;
+        charge(state, 64 + given.as_str().map_or(0, str::len))?;
+        found.push(given);
     }
     Ok(Value::from(found))
 }
@@ -251,7 +265,12 @@ fn part_of(item: &Value, attribute: &Value) -> Result<Value, Error> {
 }
 
 /// Items as text by our rules, not by Python's.
-fn join(value: &Value, joiner: Option<Cow<'_, str>>, kwargs: Kwargs) -> Result<String, Error> {
+fn join(
+    state: &mut State,
+    value: &Value,
+    joiner: Option<Cow<'_, str>>,
+    kwargs: Kwargs,
+) -> Result<String, Error> {
     let attribute: Option<Value> = kwargs.get("attribute")?;
     kwargs.assert_all_used()?;
     let joiner = joiner.unwrap_or_default();
@@ -266,6 +285,7 @@ fn join(value: &Value, joiner: Option<Cow<'_, str>>, kwargs: Kwargs) -> Result<S
         });
         bounded(joined.len())?;
     }
+    charge(state, joined.len())?;
     Ok(joined)
 }
 
@@ -273,26 +293,30 @@ fn join(value: &Value, joiner: Option<Cow<'_, str>>, kwargs: Kwargs) -> Result<S
 fn format(state: &mut State, pattern: Value, args: Rest<Value>) -> Result<Value, Error> {
     let mut all = vec![pattern];
     for arg in args.0 {
-        all.push(match arg.kind() {
+        let shows_as_python = matches!(
+            arg.kind(),
             ValueKind::Bool | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::None
-                if !arg.is_kwargs() =>
-            {
-                Value::from(text(&arg)?)
-            }
-            _ => arg,
-        });
+        );
+        all.push(if shows_as_python && !arg.is_kwargs() { Value::from(text(&arg)?) } else { arg });
     }
     // The width stands in the pattern: `%999999999d` would be a gigabyte.
     let widths = all[0].as_str().unwrap_or_default();
     if widths.split(|letter: char| !letter.is_ascii_digit()).any(|digits| digits.len() > 4) {
         return Err(invalid("a width in the pattern is larger than 9999"));
     }
-    state.apply_filter(JINJA_FORMAT, &all)
+    let formatted = state.apply_filter(JINJA_FORMAT, &all)?;
+    charge(state, formatted.as_str().map_or(0, str::len))?;
+    Ok(formatted)
 }
 
-fn replace(value: Cow<'_, str>, from: Cow<'_, str>, to: Cow<'_, str>) -> Result<String, Error> {
+fn replace(
+    state: &mut State,
+    value: Cow<'_, str>,
+    from: Cow<'_, str>,
+    to: Cow<'_, str>,
+) -> Result<String, Error> {
     let hits = value.matches(from.as_ref()).count();
-    bounded(value.len().saturating_add(hits.saturating_mul(to.len())))?;
+    charge(state, value.len().saturating_add(hits.saturating_mul(to.len())))?;
     Ok(value.replace(from.as_ref(), &to))
 }
 
@@ -313,14 +337,16 @@ fn to_bool(value: &Value) -> Result<bool, Error> {
     }
 }
 
-fn tojson(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
+fn tojson(state: &mut State, value: &Value, kwargs: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     kwargs.assert_all_used()?;
     let json = to_json(value)?;
-    match indent {
-        None => Ok(json.to_string()),
-        Some(_) => serde_json::to_string_pretty(&json).map_err(|_| invalid("the value has no JSON")),
-    }
+    let json = match indent {
+        None => json.to_string(),
+        Some(_) => serde_json::to_string_pretty(&json).map_err(|_| invalid("the value has no JSON"))?,
+    };
+    charge(state, json.len())?;
+    Ok(json)
 }
 
 fn fromjson(value: Cow<'_, str>) -> Result<Value, Error> {
@@ -331,8 +357,10 @@ fn fromjson(value: Cow<'_, str>) -> Result<Value, Error> {
 }
 
 /// For a shell, as one word: `it's` becomes `'it'\''s'`.
-fn quote(value: &Value) -> Result<String, Error> {
-    Ok(format!("'{}'", text(value)?.replace('\'', "'\\''")))
+fn quote(state: &mut State, value: &Value) -> Result<String, Error> {
+    let value = text(value)?;
+    charge(state, value.len().saturating_add(value.matches('\'').count() * 3))?;
+    Ok(format!("'{}'", value.replace('\'', "'\\''")))
 }
 
 fn basename(path: Cow<'_, str>) -> String {
@@ -352,14 +380,33 @@ fn sha256(value: &Value) -> Result<String, Error> {
     Ok(matins_core::id::Digest::of(text(value)?.as_bytes()).to_string())
 }
 
-fn regex_replace(value: Cow<'_, str>, pattern: Cow<'_, str>, with: Cow<'_, str>) -> Result<String, Error> {
+fn regex_replace(
+    state: &mut State,
+    value: Cow<'_, str>,
+    pattern: Cow<'_, str>,
+    with: Cow<'_, str>,
+) -> Result<String, Error> {
+    // Building one takes far longer than using it.
+    charge(state, 64 << 10)?;
     let regex = regex::RegexBuilder::new(&pattern)
         .size_limit(1 << 20)
         .build()
         .map_err(|_| invalid(format!("`{pattern}` is not a regular expression")))?;
-    let replaced = regex.replace_all(&value, with.as_ref()).into_owned();
-    bounded(replaced.len())?;
-    Ok(replaced)
+    // Before it is made: each hit gives the replacement, and no group is longer than the text.
+    let hits = regex.find_iter(&value).count();
+    let groups = with.matches('$').count().saturating_mul(value.len());
+    charge(state, value.len().saturating_add(hits.saturating_mul(with.len().saturating_add(groups))))?;
+    Ok(regex.replace_all(&value, with.as_ref()).into_owned())
+}
+
+/// Takes `bytes` from what the filters of one expression may make together: a filter under `map` runs often.
+fn charge(state: &mut State, bytes: usize) -> Result<(), Error> {
+    const USED: &str = "bytes";
+    let used = state.get_temp(USED).and_then(|used| used.as_usize()).unwrap_or(0);
+    let used = used.saturating_add(bytes);
+    bounded(used)?;
+    state.set_temp(USED, Value::from(used));
+    Ok(())
 }
 
 fn bounded(bytes: usize) -> Result<(), Error> {
@@ -378,14 +425,16 @@ fn moment(state: &State, value: &Value) -> Result<Moment, Error> {
         return Err(invalid(format!("a date filter takes a time, not {}", kind_name(value))));
     };
     let zone = default_zone(state);
-    let time = UserTime::parse(text, &zone).map_err(|fault| invalid(fault.to_string()))?;
+    // The fault's own words quote the text, which is a value of the run.
+    let time = UserTime::parse(text, &zone)
+        .map_err(|_| invalid("the text is no date and no time such as `2013-01-31T02:30:00Z`"))?;
     Ok(Moment { time: time.first(), zone })
 }
 
 fn default_zone(state: &State) -> Zone {
-    let name = state.lookup(ZONE_KEY);
-    let zone = name.as_ref().and_then(Value::as_str).and_then(|name| Zone::parse(name).ok());
-    zone.unwrap_or_else(Zone::utc)
+    let holder = state.lookup(ZONE_KEY);
+    let moment = holder.as_ref().and_then(Value::downcast_object_ref::<Moment>);
+    moment.map_or_else(Zone::utc, |moment| moment.zone.clone())
 }
 
 fn moved(zone: &Zone, time: Result<Timestamp, calendar::MomentError>) -> Result<Value, Error> {

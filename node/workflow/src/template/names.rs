@@ -3,6 +3,11 @@
 //!
 //! Start reading at [`check`].
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums are the template engine's, and grow without us"
+)]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -11,8 +16,14 @@ use minijinja::machinery::ast::{self, BinOpKind, CallArg, CallType, Expr};
 use minijinja::machinery::{self, Span};
 
 use super::filters::{FILTERS, FUNCTIONS, TESTS};
+use super::kinds::{brings_text, is_number};
 use crate::compile::Graph;
 use crate::diagnostic::{Severity, did_you_mean};
+
+/// Parsing and walking recurse with the length of an expression.
+pub(crate) const EXPR_BYTES_MAX: usize = 4_096;
+/// What is joined may be as large as an output.
+const JOINED_MAX: usize = 50;
 
 /// Names that stand for a value.
 const ROOTS: &[&str] = &[
@@ -91,6 +102,8 @@ pub(crate) struct Checked {
     pub(crate) findings: Vec<Finding>,
     /// Text may come in here that the file does not hold and nobody quoted (LANGUAGE 1.1).
     pub(crate) is_unquoted: bool,
+    /// A filter written behind it is for all of it, not for its last part.
+    pub(crate) takes_filter: bool,
     /// Its value depends on what only a run knows, so that sample values prove little.
     pub(crate) is_open: bool,
     /// The tasks it names.
@@ -99,10 +112,15 @@ pub(crate) struct Checked {
 
 /// Checks every name in `expr`. A syntax error is left to the evaluation with sample values, which finds it too.
 pub(crate) fn check(expr: &str, names: &Names<'_>) -> Checked {
-    let mut walk = Walk { text: expr, names, checked: Checked::default() };
-    if let Ok(tree) = machinery::parse_expr(expr) {
+    let mut walk = Walk { text: expr, names, checked: Checked::default(), joined: 0 };
+    if expr.len() > EXPR_BYTES_MAX {
+        let message = format!("an expression has {EXPR_BYTES_MAX} bytes at most, this one {}", expr.len());
+        walk.error(0..expr.len(), "limit-expression", message).hint("let a task compute it");
+    } else if let Ok(tree) = machinery::parse_expr(expr) {
         walk.expr(&tree);
-        walk.checked.is_unquoted = walk.brings_text(&tree);
+        walk.checked.is_unquoted = brings_text(names, &tree);
+        let is_one = matches!(tree, Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Filter(_));
+        walk.checked.takes_filter = is_one;
     }
     walk.checked
 }
@@ -117,19 +135,20 @@ struct Walk<'t, 'n> {
     text: &'t str,
     names: &'n Names<'n>,
     checked: Checked,
+    /// How many `+` and `~` there are.
+    joined: usize,
 }
 
 impl Walk<'_, '_> {
     fn expr(&mut self, expr: &Expr<'_>) {
         match expr {
             Expr::Const(_) => {}
-            Expr::Var(_) => self.path(expr),
             Expr::GetAttr(get) if path(expr).is_none() => self.expr(&get.expr),
             Expr::GetItem(get) if path(expr).is_none() => {
                 self.expr(&get.expr);
                 self.expr(&get.subscript_expr);
             }
-            Expr::GetAttr(_) | Expr::GetItem(_) => self.path(expr),
+            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) => self.path(expr),
             Expr::Slice(slice) => {
                 self.expr(&slice.expr);
                 for part in [&slice.start, &slice.stop, &slice.step].into_iter().flatten() {
@@ -167,15 +186,27 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// `'x' * 100000000` would take that memory while the file is read.
+    /// Keeps out what would take memory without end, also on the leader that renders it: `'x' * 100000000`, and a
+    /// large text joined to itself many times.
     fn binary(&mut self, binary: &ast::BinOp<'_>, span: Span) {
-        let is_number = |expr: &Expr<'_>| match expr {
-            Expr::Const(constant) => constant.value.is_number(),
-            Expr::List(_) | Expr::Tuple(_) | Expr::Map(_) => false,
-            _ => true,
-        };
-        if matches!(binary.op, BinOpKind::Mul) && !(is_number(&binary.left) && is_number(&binary.right)) {
-            self.error(range(span), "template-value", "only numbers can be multiplied");
+        if matches!(binary.op, BinOpKind::Mul) {
+            for side in [&binary.left, &binary.right] {
+                if !is_number(self.names, side) {
+                    self.error(
+                        range(side.span()),
+                        "template-value",
+                        "`*` takes numbers, and this may be another value",
+                    )
+                    .hint("write `x | int` or `x | float`; in brackets if it is not one name");
+                }
+            }
+        }
+        if matches!(binary.op, BinOpKind::Add | BinOpKind::Concat) {
+            self.joined += 1;
+            if self.joined == JOINED_MAX {
+                let message = format!("an expression has {JOINED_MAX} `+` and `~` at most");
+                self.error(range(span), "limit-expression", message).hint("use `[a, b] | join('')`");
+            }
         }
         self.expr(&binary.left);
         self.expr(&binary.right);
@@ -440,90 +471,7 @@ impl Walk<'_, '_> {
         self.checked.findings.push(Finding { range, severity: Severity::Error, code, message, hint: None });
         self.checked.findings.last_mut().expect("it was pushed in the line above")
     }
-
-    /// Whether the value may hold text from outside the file that could mean something to a shell.
-    fn brings_text(&self, expr: &Expr<'_>) -> bool {
-        match expr {
-            Expr::Const(_) | Expr::Compare(_) | Expr::Test(_) | Expr::Call(_) => false,
-            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) => self.path_brings_text(expr),
-            Expr::Slice(slice) => self.brings_text(&slice.expr),
-            Expr::UnaryOp(_) => false,
-            Expr::BinOp(binary) => match binary.op {
-                BinOpKind::Eq
-                | BinOpKind::Ne
-                | BinOpKind::Lt
-                | BinOpKind::Lte
-                | BinOpKind::Gt
-                | BinOpKind::Gte
-                | BinOpKind::In => false,
-                BinOpKind::ScAnd
-                | BinOpKind::ScOr
-                | BinOpKind::Add
-                | BinOpKind::Sub
-                | BinOpKind::Mul
-                | BinOpKind::Div
-                | BinOpKind::FloorDiv
-                | BinOpKind::Rem
-                | BinOpKind::Pow
-                | BinOpKind::Concat => self.brings_text(&binary.left) || self.brings_text(&binary.right),
-            },
-            Expr::IfExpr(choice) => {
-                self.brings_text(&choice.true_expr)
-                    || choice.false_expr.as_ref().is_some_and(|other| self.brings_text(other))
-            }
-            Expr::Filter(filter) => {
-                !HARMLESS.contains(&filter.name)
-                    && filter.expr.as_ref().is_some_and(|inner| self.brings_text(inner))
-            }
-            Expr::List(list) => list.items.iter().any(|item| self.brings_text(item)),
-            Expr::Tuple(tuple) => tuple.items.iter().any(|item| self.brings_text(item)),
-            Expr::Map(map) => map.values.iter().any(|value| self.brings_text(value)),
-        }
-    }
-
-    fn path_brings_text(&self, expr: &Expr<'_>) -> bool {
-        let Some((root, parts)) = path(expr) else {
-            return match expr {
-                Expr::GetAttr(get) => self.brings_text(&get.expr),
-                Expr::GetItem(get) => self.brings_text(&get.expr),
-                _ => false,
-            };
-        };
-        match root {
-            "item" => self.names.item == ItemUse::FromOutside,
-            "tasks" => parts.get(1) != Some(&"state"),
-            "params" => {
-                let kind = parts.first().and_then(|name| self.names.params?.get(*name));
-                // The values of an enum stand in the file; the other kinds are numbers, times and words of ours.
-                matches!(kind, Some(ParamKind::String | ParamKind::Json | ParamKind::List))
-            }
-            _ => false,
-        }
-    }
 }
-
-/// What they give cannot mean anything to a shell.
-const HARMLESS: &[&str] = &[
-    "quote",
-    "int",
-    "float",
-    "bool",
-    "length",
-    "date",
-    "datetime",
-    "add",
-    "add_days",
-    "add_months",
-    "in_zone",
-    "start_of",
-    "strftime",
-    "weekday",
-    "unix",
-    "sha256",
-    "urlencode",
-    "round",
-    "abs",
-];
 
 impl Finding {
     fn hint(&mut self, hint: impl Into<String>) {
@@ -532,7 +480,7 @@ impl Finding {
 }
 
 /// `a.b['c']` as `a` and `[b, c]`.
-fn path<'e>(expr: &'e Expr<'_>) -> Option<(&'e str, Vec<&'e str>)> {
+pub(super) fn path<'e>(expr: &'e Expr<'_>) -> Option<(&'e str, Vec<&'e str>)> {
     match expr {
         Expr::Var(var) => Some((var.id, Vec::new())),
         Expr::GetAttr(get) => {

@@ -1,6 +1,11 @@
 //! Evaluates an expression with sample values, before there is a run: finds syntax errors, wrong arguments of filters
 //! and what can never be right, without a real value being near.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums are the template engine's, and grow without us"
+)]
+
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
@@ -88,7 +93,29 @@ fn finding(expr: &str, error: &minijinja::Error, checked: &Checked) -> Option<Fi
             format!("with sample values this cannot be evaluated: {}", detail()),
         ),
     };
-    Some(Finding { range, severity, code, message, hint: None })
+    let hint = if code == "template-syntax" { syntax_hint(expr) } else { None };
+    Some(Finding { range, severity, code, message, hint })
+}
+
+/// What people bring along from other languages.
+fn syntax_hint(expr: &str) -> Option<String> {
+    let is_single_equals = expr.match_indices('=').any(|(at, _)| {
+        let before = expr[..at].chars().next_back();
+        let after = expr[at + 1..].chars().next();
+        after != Some('=') && !matches!(before, Some('=' | '!' | '<' | '>'))
+    });
+    let hint = if expr.contains("&&") || expr.contains("||") {
+        "write `and` and `or`"
+    } else if expr.contains('!') && !expr.contains("!=") {
+        "write `not`"
+    } else if expr.contains('$') {
+        "variables of a shell need no braces of ours: `$NAME`"
+    } else if is_single_equals {
+        "`==` compares"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
 }
 
 fn colon(error: &minijinja::Error) -> String {
@@ -107,7 +134,7 @@ fn context(names: &Names<'_>) -> Value {
     let params = names.params.iter().flat_map(|params| params.iter());
     let params = Value::from_pairs(params.map(|(name, kind)| (name.clone(), sample_of(*kind))));
     Value::from_pairs([
-        (filters::ZONE_KEY, Value::from(zone.name())),
+        (filters::ZONE_KEY, time()),
         ("params", params),
         ("logical_time", time()),
         ("interval_end", time()),

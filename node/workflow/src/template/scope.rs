@@ -89,7 +89,7 @@ impl Scope {
     /// All of it as the template engine takes it.
     pub(crate) fn context(&self) -> Value {
         let mut names = vec![
-            (ZONE_KEY, Value::from(self.timezone.name())),
+            (ZONE_KEY, Moment::value(self.times.logical, &self.timezone)),
             ("params", self.params()),
             ("logical_time", self.moment(self.times.logical)),
             ("interval_end", self.moment(self.times.logical)),

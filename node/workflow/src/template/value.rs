@@ -1,5 +1,10 @@
 //! Values between JSON and the template engine, and values as text (LANGUAGE 1.3).
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enums are the template engine's, and grow without us"
+)]
+
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 use serde_json::{Map, Number, Value as Json};

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use super::*;
 
 fn read(text: &str) -> (Vec<Node>, Vec<String>) {
@@ -74,7 +76,7 @@ fn bombs_meet_a_limit() {
     for level in 1..12 {
         let before = level - 1;
         let aliases = vec![format!("*a{before}"); 10].join(", ");
-        text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        writeln!(text, "a{level}: &a{level} [{aliases}]").expect("a String takes all");
     }
     let (_, faults) = read(&text);
     assert_eq!(faults.len(), 1);

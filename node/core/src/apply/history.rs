@@ -24,14 +24,9 @@ impl State {
         let attempts = attempts.map(|(key, row)| (*key, row.clone())).collect();
         let transitions =
             self.transitions.range((run, 0)..=(run, u32::MAX)).map(|(_, row)| row.clone()).collect();
-        Some(RetiredRun {
-            id: run,
-            run: row,
-            task_names: names.unwrap_or_default(),
-            tasks,
-            attempts,
-            transitions,
-        })
+        let labels = definition.map(|row| row.workflow.labels.clone()).unwrap_or_default();
+        let task_names = names.unwrap_or_default();
+        Some(RetiredRun { id: run, run: row, task_names, labels, tasks, attempts, transitions })
     }
 }
 

@@ -5,7 +5,9 @@
 //! `serve` answers clients.
 
 pub mod execute;
+pub mod history;
 pub mod lead;
+pub mod packs;
 pub mod raft;
 pub mod serve;
 pub mod store;

@@ -37,6 +37,18 @@ impl LogFolder {
         log_path(&self.dir, fence)
     }
 
+    /// The attempts that have a log here, ascending.
+    pub fn fences(&self) -> io::Result<Vec<Fence>> {
+        let mut fences = Vec::new();
+        for entry in std::fs::read_dir(self.dir.join("logs"))? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".log"));
+            fences.extend(number.and_then(|number| number.parse().ok()).map(Fence));
+        }
+        fences.sort_unstable();
+        Ok(fences)
+    }
+
     /// Deletes the log of an attempt, once its attachment is applied. It may be gone already.
     pub fn delete(&self, fence: Fence) -> io::Result<()> {
         match std::fs::remove_file(self.path(fence)) {

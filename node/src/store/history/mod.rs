@@ -259,6 +259,23 @@ impl History {
         postcard::from_bytes(&row).map(Some).map_err(|_| self.damaged("a run's row"))
     }
 
+    /// Runs with ids below `before`, the newest first, `limit` at most, of one workflow if it is named. Looks at
+    /// [`ROWS_READ_MAX`] rows at most.
+    pub fn before(&self, before: u64, workflow: Option<&str>, limit: usize) -> Result<Vec<IndexedRun>> {
+        let mut runs = Vec::new();
+        for row in self.runs.range(..before.to_be_bytes()).rev().take(ROWS_READ_MAX) {
+            if runs.len() == limit {
+                break;
+            }
+            let (_, row) = row.map_err(failed("read", &self.dir))?;
+            let run: IndexedRun = postcard::from_bytes(&row).map_err(|_| self.damaged("a run's row"))?;
+            if workflow.is_none_or(|workflow| workflow == run.workflow) {
+                runs.push(run);
+            }
+        }
+        Ok(runs)
+    }
+
     /// The runs that match, by logical time, `limit` at most; `after` goes on behind an earlier page.
     pub fn scan(
         &self,

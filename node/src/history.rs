@@ -1,0 +1,200 @@
+//! Finished runs: where this node looks for what has left the state (PROTOCOL 6.5).
+//!
+//! The blocks are blobs, equal on every node; an index says where in them a run stands. One task keeps the index up
+//! with the blocks that the state lists, fetching from peers what this node lacks; until then a list says that it is
+//! incomplete. Decides nothing. Start reading at [`History`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use matins_core::State;
+use matins_core::history::{Block, RetiredRun};
+use matins_core::id::{Digest, RunId};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::store::StoreError;
+use crate::store::history::{Filter, History as Index, IndexedRun, Order, Page, PageToken};
+
+/// Before a block that could not be read is asked for again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Where blocks come from: this node's blobs, or a peer's.
+#[tonic::async_trait]
+pub trait Blocks: Send + Sync + 'static {
+    /// The whole of a blob; an error says in words why it cannot be had now.
+    async fn block(&self, digest: Digest) -> Result<Bytes, String>;
+}
+
+/// Why history cannot be read.
+#[derive(Debug, Error)]
+pub enum HistoryError {
+    /// The index failed.
+    #[error("cannot read the index of history")]
+    Index(#[from] StoreError),
+    /// A block cannot be had now.
+    #[error("cannot read block {digest} of history: {why}")]
+    Block {
+        /// Which one.
+        digest: Digest,
+        /// Why not.
+        why: String,
+    },
+    /// The bytes are not what the index says.
+    #[error("block {digest} of history does not hold {run} where the index says")]
+    Damaged {
+        /// Which block.
+        digest: Digest,
+        /// Which run.
+        run: RunId,
+    },
+}
+
+/// This node's access to finished runs. Cheap to clone.
+#[derive(Clone)]
+pub struct History {
+    index: Arc<Index>,
+    blocks: Arc<dyn Blocks>,
+    states: watch::Receiver<Arc<State>>,
+    /// The newest block such that it and all before it are in the index.
+    indexed: Arc<AtomicU64>,
+}
+
+impl History {
+    /// Opens the index below `dir`. What it lacks is fetched by [`Self::keep_up`].
+    pub fn open(
+        dir: &Path,
+        blocks: Arc<dyn Blocks>,
+        states: watch::Receiver<Arc<State>>,
+    ) -> Result<Self, HistoryError> {
+        let expected: BTreeSet<Digest> = states.borrow().blocks.iter().map(|(_, row)| row.digest).collect();
+        let (index, missing) = Index::open(dir, &expected)?;
+        let first_missing =
+            states.borrow().blocks.iter().find(|(_, row)| missing.contains(&row.digest)).map(|(n, _)| *n);
+        let last = states.borrow().blocks.last().map_or(0, |(number, _)| *number);
+        let indexed = first_missing.map_or(last, |number| number - 1);
+        Ok(Self { index: Arc::new(index), blocks, states, indexed: Arc::new(AtomicU64::new(indexed)) })
+    }
+
+    /// Brings the index up with the state, for as long as the node lives.
+    pub async fn keep_up(self) {
+        let mut states = self.states.clone();
+        loop {
+            let state = states.borrow_and_update().clone();
+            let from = self.indexed.load(Ordering::Relaxed) + 1;
+            for (number, row) in state.blocks.range(from..) {
+                while let Err(error) = self.add(row.digest).await {
+                    tracing::warn!(block = %row.digest, error = %error_chain(&error), "cannot index a block of history yet");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                self.indexed.store(*number, Ordering::Relaxed);
+            }
+            if states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn add(&self, digest: Digest) -> Result<(), HistoryError> {
+        if self.index.is_indexed(&digest)? {
+            return Ok(());
+        }
+        let bytes = self.read(digest).await?;
+        let index = Arc::clone(&self.index);
+        let added = tokio::task::spawn_blocking(move || {
+            let damaged = || HistoryError::Damaged { digest, run: RunId(0) };
+            let runs = Block::places(&bytes).ok_or_else(damaged)?;
+            let runs: Vec<IndexedRun> = runs.iter().map(|(run, place)| indexed(run, digest, place)).collect();
+            Ok(index.add_block(&digest, &runs)?)
+        });
+        added.await.expect("indexing does not panic")
+    }
+
+    async fn read(&self, digest: Digest) -> Result<Bytes, HistoryError> {
+        self.blocks.block(digest).await.map_err(|why| HistoryError::Block { digest, why })
+    }
+
+    /// Whether blocks that the state lists are not in the index yet: what is found may be less than there is.
+    pub fn is_incomplete(&self) -> bool {
+        let last = self.states.borrow().blocks.last().map_or(0, |(number, _)| *number);
+        self.indexed.load(Ordering::Relaxed) < last
+    }
+
+    /// Number of the newest block such that it and all before it are indexed here; 0 if none.
+    pub fn blocks_indexed(&self) -> u64 {
+        self.indexed.load(Ordering::Relaxed)
+    }
+
+    /// One finished run with all its rows; `None` if it is not in history.
+    pub async fn run(&self, run: RunId) -> Result<Option<RetiredRun>, HistoryError> {
+        match self.index.find(run.0)? {
+            Some(found) => Ok(Some(self.load(&found).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds runs without reading their blocks.
+    pub fn scan(
+        &self,
+        filter: &Filter,
+        after: Option<PageToken>,
+        (order, limit): (Order, usize),
+    ) -> Result<Page, HistoryError> {
+        Ok(self.index.scan(filter, after, order, limit)?)
+    }
+
+    /// Runs with ids below `before`, the newest first, of one workflow if it is named.
+    pub async fn runs_before(
+        &self,
+        before: RunId,
+        workflow: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<RetiredRun>, HistoryError> {
+        let mut runs = Vec::new();
+        for found in self.index.before(before.0, workflow, limit)? {
+            runs.push(self.load(&found).await?);
+        }
+        Ok(runs)
+    }
+
+    async fn load(&self, found: &IndexedRun) -> Result<RetiredRun, HistoryError> {
+        let bytes = self.read(found.block).await?;
+        let place = found.offset as usize..found.offset as usize + found.length as usize;
+        let run = bytes.get(place).and_then(RetiredRun::decode).filter(|run| run.id.0 == found.run);
+        run.ok_or(HistoryError::Damaged { digest: found.block, run: RunId(found.run) })
+    }
+}
+
+fn indexed(run: &RetiredRun, block: Digest, place: &std::ops::Range<usize>) -> IndexedRun {
+    let millis =
+        |at: Option<matins_core::time::Timestamp>| at.map_or(0, matins_core::time::Timestamp::as_millis);
+    IndexedRun {
+        run: run.id.0,
+        workflow: run.run.workflow.to_string(),
+        state: run.run.state.as_str().to_owned(),
+        schedule: run.run.schedule.as_ref().map(ToString::to_string),
+        logical_time: run.run.logical_time.as_millis(),
+        finished_at: millis(run.run.ended_at),
+        labels: run.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        retry_of: run.run.retry_of.map(|run| run.0),
+        block,
+        offset: place.start as u32,
+        length: (place.end - place.start) as u32,
+    }
+}
+
+/// An error with its sources, for a log line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

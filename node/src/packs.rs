@@ -1,0 +1,189 @@
+//! Logs of ended attempts, from the executor that wrote them to the voters (PROTOCOL 6.7).
+//!
+//! Logs do not hold up a report: they go in packs of many attempts, closed at 1 MiB or 5 s after the first attempt in it
+//! ended, and one command attaches them. An executor deletes a log when its attachment is applied. What is open is
+//! found in the state, so a node that was away goes on where it stopped. Start reading at [`Packer::run`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use matins_core::id::{Digest, ExecutorId, Fence};
+use matins_core::state::LogPlace;
+use matins_core::{Effect, State};
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::execute::LogFolder;
+
+/// A pack of so many bytes is closed at once.
+const PACK_BYTES_MAX: u64 = 1 << 20;
+/// A pack is closed so long after the first attempt in it ended.
+const PACK_WAITS: Duration = Duration::from_secs(5);
+/// Before a pack that could not be stored or attached is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Where packs go.
+#[tonic::async_trait]
+pub trait Packs: Send + Sync + 'static {
+    /// Stores a blob, durable on a majority when this answers; an error says in words why not.
+    async fn put(&self, bytes: Bytes) -> Result<Digest, String>;
+
+    /// Tells the cluster where the logs are now.
+    async fn attach(&self, logs: Vec<(Fence, LogPlace)>) -> Result<(), String>;
+}
+
+/// What the packer hears of: the effects of each entry that was applied here.
+pub type Effects = broadcast::Receiver<Arc<[Effect]>>;
+
+/// Packs the logs of one executor.
+pub struct Packer {
+    executor: ExecutorId,
+    logs: LogFolder,
+    packs: Arc<dyn Packs>,
+    states: watch::Receiver<Arc<State>>,
+    effects: Effects,
+    /// Ended attempts whose logs wait to be packed.
+    waiting: BTreeSet<Fence>,
+    bytes: u64,
+    closes_at: Option<Instant>,
+}
+
+impl Packer {
+    /// A packer for the executor of this node.
+    pub fn new(
+        executor: ExecutorId,
+        logs: LogFolder,
+        packs: Arc<dyn Packs>,
+        (states, effects): (watch::Receiver<Arc<State>>, Effects),
+    ) -> Self {
+        Self { executor, logs, packs, states, effects, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
+    }
+
+    /// Packs for as long as the node lives.
+    pub async fn run(mut self) {
+        self.look_at_state();
+        loop {
+            let closes_at = self.closes_at.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let is_full = self.bytes >= PACK_BYTES_MAX;
+            tokio::select! {
+                effects = self.effects.recv() => match effects {
+                    Ok(effects) => self.note(&effects),
+                    // Effects are hints: what was missed stands in the state.
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_state(),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                () = sleep_until(closes_at), if self.closes_at.is_some() && !is_full => self.close().await,
+                () = std::future::ready(()), if is_full => self.close().await,
+            }
+        }
+    }
+
+    /// All that is open, and what lies here for nothing.
+    fn look_at_state(&mut self) {
+        let state = self.states.borrow().clone();
+        for (fence, (executor, _, _)) in state.logs_open.iter() {
+            if *executor == self.executor {
+                self.add(*fence);
+            }
+        }
+        // A log that nobody waits for and no live attempt writes was settled while this node was away.
+        for fence in self.logs.fences().unwrap_or_default() {
+            if !state.live.contains(&fence)
+                && !state.logs_open.contains(&fence)
+                && fence.0 <= state.cluster.counters.fence
+            {
+                self.delete(fence);
+            }
+        }
+    }
+
+    fn note(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "a packer listens for what concerns logs")]
+            match effect {
+                Effect::Ended { fence, executor } if *executor == self.executor => {
+                    if self.states.borrow().logs_open.contains(fence) {
+                        self.add(*fence);
+                    }
+                }
+                Effect::LogsSettled(executor, fences) if *executor == self.executor => {
+                    for fence in fences {
+                        self.waiting.remove(fence);
+                        self.delete(*fence);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add(&mut self, fence: Fence) {
+        if self.waiting.insert(fence) {
+            self.bytes += std::fs::metadata(self.logs.path(fence)).map_or(0, |file| file.len());
+            self.closes_at.get_or_insert_with(|| Instant::now() + PACK_WAITS);
+        }
+    }
+
+    fn delete(&self, fence: Fence) {
+        if let Err(error) = self.logs.delete(fence) {
+            tracing::warn!(%fence, %error, "cannot delete a log that is attached");
+        }
+    }
+
+    /// Closes the pack: stores it, then says where the logs are. What fails is tried again with the next pack.
+    async fn close(&mut self) {
+        let fences: Vec<Fence> = std::mem::take(&mut self.waiting).into_iter().collect();
+        (self.bytes, self.closes_at) = (0, None);
+        for batch in batches(&self.logs, &fences) {
+            if let Err(why) = self.pack(&batch).await {
+                tracing::warn!(logs = batch.len(), why, "cannot attach logs yet");
+                batch.into_iter().for_each(|fence| self.add(fence));
+                self.bytes = 0;
+                sleep(AGAIN_AFTER).await;
+            }
+        }
+    }
+
+    async fn pack(&self, fences: &[Fence]) -> Result<(), String> {
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for fence in fences {
+            match std::fs::read(self.logs.path(*fence)) {
+                Ok(log) => {
+                    places.push((*fence, Some((bytes.len() as u64, log.len() as u64))));
+                    bytes.extend(log);
+                }
+                Err(error) => {
+                    tracing::warn!(%fence, %error, "the log of an attempt is lost");
+                    places.push((*fence, None));
+                }
+            }
+        }
+        let digest = if bytes.is_empty() { None } else { Some(self.packs.put(bytes.into()).await?) };
+        let place = |range: Option<(u64, u64)>| match (range, digest) {
+            (Some((offset, bytes)), Some(digest)) => LogPlace::Pack { digest, offset, bytes },
+            (_, None) | (None, Some(_)) => LogPlace::Lost,
+        };
+        self.packs.attach(places.into_iter().map(|(fence, range)| (fence, place(range))).collect()).await
+    }
+}
+
+/// Cuts what waits into packs: a log that is larger than a pack has one of its own.
+fn batches(logs: &LogFolder, fences: &[Fence]) -> Vec<Vec<Fence>> {
+    let (mut batches, mut bytes) = (vec![Vec::new()], 0);
+    for fence in fences {
+        let more = std::fs::metadata(logs.path(*fence)).map_or(0, |file| file.len());
+        if bytes > 0 && bytes + more > PACK_BYTES_MAX {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += more;
+        batches.last_mut().expect("there is one at least").push(*fence);
+    }
+    batches.retain(|batch| !batch.is_empty());
+    batches
+}
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ fn all(log: &Log) -> Vec<Record> {
 
 fn newest_segment(disk: &MemoryDisk) -> PathBuf {
     let names = disk.list(Path::new(DIR)).expect("the directory is there");
-    Path::new(DIR).join(names.iter().rev().find(|name| name.ends_with(".log")).expect("a segment"))
+    Path::new(DIR).join(names.iter().rev().find(|name| name.ends_with(segment::ENDING)).expect("a segment"))
 }
 
 #[test]

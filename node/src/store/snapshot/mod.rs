@@ -87,11 +87,11 @@ impl Snapshots {
     }
 
     /// Begins a snapshot. Write the body into it, then `finish`, then `publish` once a majority agrees.
-    pub fn write(&self, meta: SnapshotMeta) -> Result<SnapshotWriter> {
+    pub fn write(&self, meta: &SnapshotMeta) -> Result<SnapshotWriter> {
         let path = self.dir.join(format!("{}{UNPUBLISHED}", name_of(&meta.last)));
         let file = self.files.open(&path, Open::Truncated).map_err(StoreError::io("create", &path))?;
         let mut scan = Scan::default();
-        let head = pieces::encode_head(&meta);
+        let head = pieces::encode_head(meta);
         file.write_at(&head, 0).map_err(StoreError::io("write", &path))?;
         scan.add(&head).expect("what was just encoded is valid");
         Ok(SnapshotWriter { files: Arc::clone(&self.files), path, file, scan, buffer: Vec::new() })
@@ -201,7 +201,7 @@ impl io::Read for SnapshotReader {
             match piece.as_deref().map(pieces::decode) {
                 Some(Ok((Piece::Chunk(body), _))) => self.chunk = io::Cursor::new(body),
                 Some(Ok((Piece::End { .. }, _))) | None => return Ok(0),
-                Some(Ok((Piece::Head(_), _))) | Some(Err(_)) => {
+                Some(Ok((Piece::Head(_), _)) | Err(_)) => {
                     let why = format!("piece {} does not match its checksum", self.next);
                     let error = StoreError::corrupt(&self.snapshot.path, 0, why);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));

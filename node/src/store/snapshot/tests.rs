@@ -27,7 +27,7 @@ fn body(index: u64) -> Vec<u8> {
 }
 
 fn publish(snapshots: &Snapshots, index: u64, body: &[u8]) -> Result<Arc<Snapshot>> {
-    let mut writer = snapshots.write(meta(index))?;
+    let mut writer = snapshots.write(&meta(index))?;
     writer.write_all(body).map_err(StoreError::io("write", Path::new(DIR)))?;
     snapshots.publish(writer.finish()?)
 }
@@ -42,7 +42,7 @@ fn read(snapshot: &Arc<Snapshot>) -> Vec<u8> {
 fn rule_6_8_a_snapshot_counts_only_once_it_is_published() {
     let disk = MemoryDisk::new();
     let snapshots = open(&disk).unwrap();
-    let mut writer = snapshots.write(meta(9)).unwrap();
+    let mut writer = snapshots.write(&meta(9)).unwrap();
     writer.write_all(&body(9)).unwrap();
     let unpublished = writer.finish().unwrap();
     assert!(snapshots.newest().is_none() && open(&disk).unwrap().newest().is_none());

@@ -54,7 +54,8 @@ impl Snapshots {
     pub fn open(files: Arc<dyn Files>, dir: &Path) -> Result<Self> {
         files.create_dir(dir).map_err(StoreError::io("create", dir))?;
         let mut published = Vec::new();
-        for name in files.list(dir).map_err(StoreError::io("list", dir))?.iter().rev() {
+        let names = files.list(dir).map_err(StoreError::io("list", dir))?;
+        for name in names.iter().rev() {
             let path = dir.join(name);
             if name.ends_with(UNPUBLISHED) || (name.ends_with(PUBLISHED) && published.len() == SNAPSHOTS_KEPT)
             {
@@ -71,6 +72,14 @@ impl Snapshots {
             }
         }
         published.reverse();
+        if let Some(newest) = published.last() {
+            // Received in part, and overtaken since.
+            let newest = name_of(&newest.meta.last);
+            for name in names.iter().filter(|name| name.ends_with(PARTIAL) && **name < newest) {
+                let path = dir.join(name);
+                files.remove(&path).map_err(StoreError::io("remove", &path))?;
+            }
+        }
         files.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         Ok(Self { files, dir: dir.into(), published: Mutex::new(published) })
     }
@@ -121,7 +130,7 @@ impl Snapshots {
     pub fn receive(&self, last: Position) -> Result<SnapshotReceiver> {
         SnapshotReceiver::open(
             Arc::clone(&self.files),
-            self.dir.join(format!("{}.part", name_of(&last))),
+            self.dir.join(format!("{}{PARTIAL}", name_of(&last))),
             last,
         )
     }
@@ -284,6 +293,7 @@ impl UnpublishedSnapshot {
 
 const PUBLISHED: &str = ".snapshot";
 const UNPUBLISHED: &str = ".writing";
+const PARTIAL: &str = ".part";
 
 /// Names sort as indexes do.
 fn name_of(last: &Position) -> String {

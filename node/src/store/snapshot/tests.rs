@@ -115,6 +115,11 @@ fn rule_6_8_a_transfer_goes_on_at_a_piece_and_is_verified() {
     let received = snapshots.publish(receiver.finish().unwrap()).unwrap();
     assert_eq!((received.meta(), read(&received)), (&meta(10), body(10)));
 
+    snapshots.receive(meta(9).last).unwrap();
+    open(&to).unwrap();
+    let left = to.list(Path::new(DIR)).unwrap();
+    assert!(left.iter().all(|name| name.ends_with(PUBLISHED)), "an overtaken receive goes: {left:?}");
+
     let mut other = snapshots.receive(meta(11).last).unwrap();
     assert!(matches!(other.add(0, &piece(0)), Err(StoreError::BadTransfer { .. })), "of another index");
     assert!(other.finish().is_err(), "not whole");

@@ -168,7 +168,7 @@ fn the_bytes_of_a_frame_do_not_change_from_release_to_release() {
     let head = Head { crc: 0, body_bytes: 2, position, committed: 5, back: 6, tag };
     let mut bytes = Vec::new();
     frame::encode(&mut bytes, segment::HEAD_BYTES, 7, head, b"hi");
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let numbers = "0201000000000000030000000000000004000000000000000500000000000000";
     assert_eq!(hex, format!("bb0b16ef02000000{numbers}06000000010000006869"));
     let (record, len) = frame::record(&Bytes::from(bytes), segment::HEAD_BYTES, 7).expect("it reads back");

@@ -126,6 +126,11 @@ impl Log {
     /// Opens the log in `dir`, which is made if needed. What a crash left half written is cut; damage is a fault.
     /// What it answers after that is durable, whatever the process before it had still to sync.
     pub fn open(files: Arc<dyn Files>, dir: &Path, config: LogConfig) -> Result<Self> {
+        // Offsets are 32 bits wide: a segment below this and one more append stay within them.
+        assert!(
+            config.segment_bytes <= APPEND_BYTES_MAX,
+            "segment_bytes is validated with the configuration"
+        );
         files.create_dir(dir).map_err(StoreError::io("create", dir))?;
         let purged = load_purged(&*files, dir)?;
         let segments = open_segments(&*files, dir, purged.map_or(0, |purged| purged.index + 1))?;

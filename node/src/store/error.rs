@@ -116,11 +116,12 @@ impl StoreError {
 
     /// Turns an error of the system into one that names the file; `ENOSPC` and `EDQUOT` become `Full`.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::Full { doing, path: path.into() }
+        move |source| {
+            let path = path.into();
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Self::Full { doing, path };
             }
-            _ => Self::Io { doing, path: path.into(), source },
+            Self::Io { doing, path, source }
         }
     }
 

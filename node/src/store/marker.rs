@@ -156,9 +156,9 @@ impl DataDir {
         let not_writable = |source| MarkerError::ReadOnly { path: root.into(), source };
         let failed = |source| MarkerError::Store { path: root.into(), source };
         files.create_dir(root).map_err(not_writable)?;
-        let lock = files.lock(&root.join(LOCK)).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => MarkerError::InUse(root.into()),
-            _ => not_writable(error),
+        let lock = files.lock(&root.join(LOCK)).map_err(|error| {
+            let is_held = error.kind() == io::ErrorKind::WouldBlock;
+            if is_held { MarkerError::InUse(root.into()) } else { not_writable(error) }
         })?;
         probe(&*files, root).map_err(not_writable)?;
         let path = root.join(MARKER);

@@ -208,18 +208,16 @@ impl Files for MemoryDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let mut disk = self.inner();
         let found = disk.not_found(path);
-        let inode = match how {
-            Open::Existing | Open::Read => found?,
-            Open::OrCreate | Open::Truncated => match found {
-                Ok(inode) => inode,
-                Err(_) => {
-                    disk.change()?;
-                    disk.inodes.push(Inode::default());
-                    let inode = disk.inodes.len() - 1;
-                    disk.names.insert(path.into(), inode);
-                    inode
-                }
-            },
+        let inode = match (found, how) {
+            (found, Open::Existing | Open::Read) => found?,
+            (Ok(inode), Open::OrCreate | Open::Truncated) => inode,
+            (Err(_), Open::OrCreate | Open::Truncated) => {
+                disk.change()?;
+                disk.inodes.push(Inode::default());
+                let inode = disk.inodes.len() - 1;
+                disk.names.insert(path.into(), inode);
+                inode
+            }
         };
         if how == Open::Truncated && !disk.inodes[inode].visible.is_empty() {
             disk.change()?;

@@ -321,10 +321,7 @@ const DATABASE: &str = "index";
 
 /// Turns an error of sled into ours.
 fn failed(doing: &'static str, dir: &Path) -> impl FnOnce(sled::Error) -> StoreError {
-    move |error| match error {
-        sled::Error::Io(source) => StoreError::io(doing, dir)(source),
-        error => StoreError::Io { doing, path: dir.into(), source: io::Error::other(error) },
-    }
+    move |error| StoreError::io(doing, dir)(error.into())
 }
 
 /// Names this boot of the machine; empty if that cannot be known, and then no open index is believed.

@@ -126,6 +126,11 @@ impl Log {
     /// Opens the log in `dir`, which is made if needed. What a crash left half written is cut; damage is a fault.
     /// What it answers after that is durable, whatever the process before it had still to sync.
     pub fn open(files: Arc<dyn Files>, dir: &Path, config: LogConfig) -> Result<Self> {
+        // Offsets are 32 bits wide: a segment below this and one more append stay within them.
+        assert!(
+            config.segment_bytes <= APPEND_BYTES_MAX,
+            "segment_bytes is validated with the configuration"
+        );
         files.create_dir(dir).map_err(StoreError::io("create", dir))?;
         let purged = load_purged(&*files, dir)?;
         let segments = open_segments(&*files, dir, purged.map_or(0, |purged| purged.index + 1))?;
@@ -395,14 +400,13 @@ struct Write {
 }
 
 fn check_order(last: Option<Position>, records: &[Record]) -> Result<()> {
-    let mut expected = last.map_or(records[0].index, |last| last.index + 1);
-    for record in records {
-        if record.index != expected {
-            return Err(StoreError::OutOfOrder { what: "appending to the log", expected, got: record.index });
+    let first = last.map_or(records[0].index, |last| last.index + 1);
+    match (first..).zip(records).find(|(expected, record)| record.index != *expected) {
+        Some((expected, record)) => {
+            Err(StoreError::OutOfOrder { what: "appending to the log", expected, got: record.index })
         }
-        expected += 1;
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn load_purged(files: &dyn Files, dir: &Path) -> Result<Option<Position>> {
@@ -418,7 +422,7 @@ fn open_segments(files: &dyn Files, dir: &Path, start: u64) -> Result<Vec<Segmen
     let names = files.list(dir).map_err(StoreError::io("list", dir))?;
     let mut segments: Vec<Segment> = Vec::new();
     let remove = |path: &Path| files.remove(path).map_err(StoreError::io("remove", path));
-    for path in names.iter().rev().filter(|name| name.ends_with(".log")).map(|name| dir.join(name)) {
+    for path in names.iter().rev().filter(|name| name.ends_with(segment::ENDING)).map(|name| dir.join(name)) {
         let Some(next) = segments.last().map(|next| next.first) else {
             match Segment::open_newest(files, path.clone())? {
                 Some(segment) if !segment.offsets.is_empty() && segment.next() > start => {

@@ -265,7 +265,10 @@ impl Segment {
     }
 }
 
+/// How the names of segments end.
+pub(super) const ENDING: &str = ".log";
+
 /// The name of the segment that begins with record `first`; names sort as numbers do.
 pub(super) fn file_name(first: u64) -> String {
-    format!("{first:020}.log")
+    format!("{first:020}{ENDING}")
 }

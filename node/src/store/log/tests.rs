@@ -25,7 +25,7 @@ fn all(log: &Log) -> Vec<Record> {
 
 fn newest_segment(disk: &MemoryDisk) -> PathBuf {
     let names = disk.list(Path::new(DIR)).expect("the directory is there");
-    Path::new(DIR).join(names.iter().rev().find(|name| name.ends_with(".log")).expect("a segment"))
+    Path::new(DIR).join(names.iter().rev().find(|name| name.ends_with(segment::ENDING)).expect("a segment"))
 }
 
 #[test]
@@ -159,6 +159,23 @@ fn a_purge_behind_the_end_lets_the_log_go_on_there() {
     let log = open(&disk).unwrap();
     assert_eq!((log.first(), all(&log)), (Some(51), vec![record(51, 3, 9)]));
     assert!(matches!(log.truncate(50), Err(StoreError::OutOfOrder { expected: 51, .. })));
+}
+
+#[test]
+fn the_bytes_of_a_frame_do_not_change_from_release_to_release() {
+    let position = Position { index: 0x0102, term: 3, leader: 4 };
+    let tag = Tag::Record(Kind::Membership);
+    let head = Head { crc: 0, body_bytes: 2, position, committed: 5, back: 6, tag };
+    let mut bytes = Vec::new();
+    frame::encode(&mut bytes, segment::HEAD_BYTES, 7, head, b"hi");
+    let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let numbers = "0201000000000000030000000000000004000000000000000500000000000000";
+    assert_eq!(hex, format!("bb0b16ef02000000{numbers}06000000010000006869"));
+    let (record, len) = frame::record(&Bytes::from(bytes), segment::HEAD_BYTES, 7).expect("it reads back");
+    assert_eq!(
+        (record.position(), record.kind, &record.body[..], len),
+        (position, Kind::Membership, &b"hi"[..], 50)
+    );
 }
 
 /// What a log was asked to do.

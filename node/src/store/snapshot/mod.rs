@@ -54,7 +54,8 @@ impl Snapshots {
     pub fn open(files: Arc<dyn Files>, dir: &Path) -> Result<Self> {
         files.create_dir(dir).map_err(StoreError::io("create", dir))?;
         let mut published = Vec::new();
-        for name in files.list(dir).map_err(StoreError::io("list", dir))?.iter().rev() {
+        let names = files.list(dir).map_err(StoreError::io("list", dir))?;
+        for name in names.iter().rev() {
             let path = dir.join(name);
             if name.ends_with(UNPUBLISHED) || (name.ends_with(PUBLISHED) && published.len() == SNAPSHOTS_KEPT)
             {
@@ -71,6 +72,14 @@ impl Snapshots {
             }
         }
         published.reverse();
+        if let Some(newest) = published.last() {
+            // Received in part, and overtaken since.
+            let newest = name_of(&newest.meta.last);
+            for name in names.iter().filter(|name| name.ends_with(PARTIAL) && **name < newest) {
+                let path = dir.join(name);
+                files.remove(&path).map_err(StoreError::io("remove", &path))?;
+            }
+        }
         files.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         Ok(Self { files, dir: dir.into(), published: Mutex::new(published) })
     }
@@ -87,11 +96,11 @@ impl Snapshots {
     }
 
     /// Begins a snapshot. Write the body into it, then `finish`, then `publish` once a majority agrees.
-    pub fn write(&self, meta: SnapshotMeta) -> Result<SnapshotWriter> {
+    pub fn write(&self, meta: &SnapshotMeta) -> Result<SnapshotWriter> {
         let path = self.dir.join(format!("{}{UNPUBLISHED}", name_of(&meta.last)));
         let file = self.files.open(&path, Open::Truncated).map_err(StoreError::io("create", &path))?;
         let mut scan = Scan::default();
-        let head = pieces::encode_head(&meta);
+        let head = pieces::encode_head(meta);
         file.write_at(&head, 0).map_err(StoreError::io("write", &path))?;
         scan.add(&head).expect("what was just encoded is valid");
         Ok(SnapshotWriter { files: Arc::clone(&self.files), path, file, scan, buffer: Vec::new() })
@@ -121,7 +130,7 @@ impl Snapshots {
     pub fn receive(&self, last: Position) -> Result<SnapshotReceiver> {
         SnapshotReceiver::open(
             Arc::clone(&self.files),
-            self.dir.join(format!("{}.part", name_of(&last))),
+            self.dir.join(format!("{}{PARTIAL}", name_of(&last))),
             last,
         )
     }
@@ -201,7 +210,7 @@ impl io::Read for SnapshotReader {
             match piece.as_deref().map(pieces::decode) {
                 Some(Ok((Piece::Chunk(body), _))) => self.chunk = io::Cursor::new(body),
                 Some(Ok((Piece::End { .. }, _))) | None => return Ok(0),
-                Some(Ok((Piece::Head(_), _))) | Some(Err(_)) => {
+                Some(Ok((Piece::Head(_), _)) | Err(_)) => {
                     let why = format!("piece {} does not match its checksum", self.next);
                     let error = StoreError::corrupt(&self.snapshot.path, 0, why);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
@@ -284,6 +293,7 @@ impl UnpublishedSnapshot {
 
 const PUBLISHED: &str = ".snapshot";
 const UNPUBLISHED: &str = ".writing";
+const PARTIAL: &str = ".part";
 
 /// Names sort as indexes do.
 fn name_of(last: &Position) -> String {

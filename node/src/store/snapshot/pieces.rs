@@ -108,17 +108,14 @@ impl Scan {
     /// The valid pieces at the start of a file.
     pub(super) fn of_file(file: &dyn File, path: &Path) -> Result<Self> {
         let mut scan = Self::default();
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; FRAME_BYTES];
         loop {
-            buffer.resize(FRAME_BYTES, 0);
+            buffer.truncate(FRAME_BYTES);
             let read = file.read_at(&mut buffer, scan.end()).map_err(StoreError::io("read", path))?;
-            let added = length(&buffer[..read]).and_then(|len| {
-                buffer.resize(len, 0);
-                Ok(file.read_at(&mut buffer, scan.end()))
-            });
-            let added = match added {
-                Ok(read) => {
-                    let read = read.map_err(StoreError::io("read", path))?;
+            let added = match length(&buffer[..read]) {
+                Ok(len) => {
+                    buffer.resize(len, 0);
+                    let read = file.read_at(&mut buffer, scan.end()).map_err(StoreError::io("read", path))?;
                     scan.add(&buffer[..read])
                 }
                 Err(not_a_piece) => Err(not_a_piece),

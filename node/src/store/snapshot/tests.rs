@@ -27,7 +27,7 @@ fn body(index: u64) -> Vec<u8> {
 }
 
 fn publish(snapshots: &Snapshots, index: u64, body: &[u8]) -> Result<Arc<Snapshot>> {
-    let mut writer = snapshots.write(meta(index))?;
+    let mut writer = snapshots.write(&meta(index))?;
     writer.write_all(body).map_err(StoreError::io("write", Path::new(DIR)))?;
     snapshots.publish(writer.finish()?)
 }
@@ -42,7 +42,7 @@ fn read(snapshot: &Arc<Snapshot>) -> Vec<u8> {
 fn rule_6_8_a_snapshot_counts_only_once_it_is_published() {
     let disk = MemoryDisk::new();
     let snapshots = open(&disk).unwrap();
-    let mut writer = snapshots.write(meta(9)).unwrap();
+    let mut writer = snapshots.write(&meta(9)).unwrap();
     writer.write_all(&body(9)).unwrap();
     let unpublished = writer.finish().unwrap();
     assert!(snapshots.newest().is_none() && open(&disk).unwrap().newest().is_none());
@@ -114,6 +114,11 @@ fn rule_6_8_a_transfer_goes_on_at_a_piece_and_is_verified() {
     assert!(receiver.is_complete());
     let received = snapshots.publish(receiver.finish().unwrap()).unwrap();
     assert_eq!((received.meta(), read(&received)), (&meta(10), body(10)));
+
+    snapshots.receive(meta(9).last).unwrap();
+    open(&to).unwrap();
+    let left = to.list(Path::new(DIR)).unwrap();
+    assert!(left.iter().all(|name| name.ends_with(PUBLISHED)), "an overtaken receive goes: {left:?}");
 
     let mut other = snapshots.receive(meta(11).last).unwrap();
     assert!(matches!(other.add(0, &piece(0)), Err(StoreError::BadTransfer { .. })), "of another index");

@@ -78,7 +78,7 @@ async fn logs_of_several_attempts_share_a_pack() {
     // The executor deletes a log when its attachment is applied, not before.
     assert!(path(bench.dir.path(), 1).exists());
     bench.effects.send(vec![Effect::LogsSettled(ME, vec![Fence(1)])].into()).expect("heard");
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(1)).await;
     assert!(!path(bench.dir.path(), 1).exists());
     assert!(path(bench.dir.path(), 2).exists());
 }

@@ -20,7 +20,17 @@ const BY_HAND: [(&str, &str); 3] = [
 ];
 
 /// Bytes that pass through a node and are not copied on their way.
-const SHARED_BYTES: [&str; 2] = [".matins.v1.LogLine.text", ".matins.v1.UploadBlobRequest.chunk"];
+const SHARED_BYTES: [&str; 9] = [
+    ".matins.v1.LogLine.text",
+    ".matins.v1.UploadBlobRequest.chunk",
+    ".matins.v1.PeerRecord",
+    ".matins.v1.PeerSnapshotPart",
+    ".matins.v1.PeerBlobPart",
+    ".matins.v1.PeerForwardRequest",
+    ".matins.v1.PeerForwardResponse",
+    ".matins.v1.PeerStatusResponse",
+    ".matins.v1.PeerGetBlobRequest",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("proto/matins/v1");

@@ -1,15 +1,14 @@
 //! Lease arithmetic (PROTOCOL 5.3): how long an executor may go on, and when a leader may call a session dead.
 //!
 //! Nothing here reads a clock: instants are readings of the boot-time clock of the machine that calls. Executor and
-//! supervisor use [`LeaseParams`] alone; a leader keeps a [`SessionKeeper`] from the moment it is ready. Whether the
+//! supervisor use [`LeaseTerms`] alone; a leader keeps a [`SessionKeeper`] from the moment it is ready. Whether the
 //! two sides can ever overlap is tried 40,000 times in `lease/tests.rs`.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
 use crate::id::{ExecutorId, SessionNumber};
+use crate::state::settings::LeaseTerms;
 use crate::time::{BootTime, Millis};
 
 /// What a leader waits beyond all that can be computed, for clocks read a little late.
@@ -17,25 +16,7 @@ const MARGIN: Millis = Millis::from_secs(1);
 
 const MILLION: u64 = 1_000_000;
 
-/// The three numbers of PROTOCOL 5.3. They are in `State`, and a session keeps those it was opened under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseParams {
-    /// L: how long a renewal lasts.
-    pub length: Millis,
-    /// K: within it all processes are gone once a lease is lost: TERM, and KILL when half of it has passed.
-    pub kill_budget: Millis,
-    /// rho: how far a clock's rate may be off, in millionths.
-    pub rho_ppm: u32,
-}
-
-impl Default for LeaseParams {
-    /// L 10 s, K 4 s, rho 1e-3: a dead executor's tasks start elsewhere after 15.01 s.
-    fn default() -> Self {
-        Self { length: Millis::from_secs(10), kill_budget: Millis::from_secs(4), rho_ppm: 1_000 }
-    }
-}
-
-impl LeaseParams {
+impl LeaseTerms {
     /// How often an executor renews.
     pub const fn renew_every(&self) -> Millis {
         Millis(self.length.0 / 10)
@@ -75,7 +56,7 @@ impl LeaseParams {
 /// One session as the leader times it.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
-    params: LeaseParams,
+    terms: LeaseTerms,
     /// The last renewal, the opening, or the instant this leader became ready.
     heard: BootTime,
     /// Since its expiry was proposed nothing is granted, whatever comes of the proposal (PROTOCOL 5.4).
@@ -98,14 +79,14 @@ impl SessionKeeper {
     }
 
     /// Takes over a session found in `State`: its last renewal is unknown, so it counts from readiness.
-    pub fn take_over(&mut self, executor: ExecutorId, number: SessionNumber, params: LeaseParams) {
-        let kept = Kept { params, heard: self.ready_at, expiring: false };
+    pub fn take_over(&mut self, executor: ExecutorId, number: SessionNumber, terms: LeaseTerms) {
+        let kept = Kept { terms, heard: self.ready_at, expiring: false };
         self.sessions.entry((executor, number)).or_insert(kept);
     }
 
     /// Notes a session whose `OpenSession` was applied at `now`.
-    pub fn open(&mut self, executor: ExecutorId, number: SessionNumber, params: LeaseParams, now: BootTime) {
-        self.sessions.insert((executor, number), Kept { params, heard: now, expiring: false });
+    pub fn open(&mut self, executor: ExecutorId, number: SessionNumber, terms: LeaseTerms, now: BootTime) {
+        self.sessions.insert((executor, number), Kept { terms, heard: now, expiring: false });
     }
 
     /// Notes a quorum round that succeeded. `began` is the instant *before* it was asked for, never the answer's.
@@ -120,7 +101,7 @@ impl SessionKeeper {
         let kept = self.sessions.get_mut(&(executor, number)).filter(|kept| !kept.expiring)?;
         // A renewal that gets nothing still puts the death off: that errs on the safe side.
         kept.heard = kept.heard.max(now);
-        let length = kept.params.length;
+        let length = kept.terms.length;
         let granted = length.min((self.anchor? + length).since(now));
         (granted > Millis::ZERO).then_some(granted)
     }
@@ -134,23 +115,23 @@ impl SessionKeeper {
         extension: Millis,
     ) -> Option<BootTime> {
         let kept = self.sessions.get(&(executor, number))?;
-        Some(kept.heard + kept.params.dead_after() + extension)
+        Some(kept.heard + kept.terms.dead_after() + extension)
     }
 
     /// Sessions that are dead at `now` and whose expiry is to be proposed, again if need be, in order.
     pub fn dead(&self, now: BootTime) -> Vec<(ExecutorId, SessionNumber)> {
-        let is_dead = |kept: &Kept| now >= kept.heard + kept.params.dead_after();
+        let is_dead = |kept: &Kept| now >= kept.heard + kept.terms.dead_after();
         self.sessions.iter().filter(|(_, kept)| is_dead(kept)).map(|(&key, _)| key).collect()
     }
 
     /// The next instant at which a session dies. `None`: no session is kept.
     pub fn next_death(&self) -> Option<BootTime> {
-        self.sessions.values().map(|kept| kept.heard + kept.params.dead_after()).min()
+        self.sessions.values().map(|kept| kept.heard + kept.terms.dead_after()).min()
     }
 
     /// Sessions not heard for L/5: their executors are to be cordoned (PROTOCOL 5.6).
     pub fn silent(&self, now: BootTime) -> Vec<(ExecutorId, SessionNumber)> {
-        let is_silent = |kept: &Kept| now >= kept.heard + kept.params.cordon_after();
+        let is_silent = |kept: &Kept| now >= kept.heard + kept.terms.cordon_after();
         self.sessions.iter().filter(|(_, kept)| is_silent(kept)).map(|(&key, _)| key).collect()
     }
 

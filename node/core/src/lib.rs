@@ -19,6 +19,7 @@ mod check;
 mod codec;
 pub mod command;
 mod effect;
+pub mod election;
 pub mod executor;
 pub mod history;
 pub mod id;

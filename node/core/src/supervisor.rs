@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Fence, SessionNumber};
-use crate::lease::LeaseParams;
+use crate::state::settings::LeaseTerms;
 use crate::time::{BootTime, Millis};
 
 /// How a task's first process ended.
@@ -23,6 +23,8 @@ pub enum Exit {
     Signal(i32),
     /// It never ran, and why, for people.
     NotStarted(String),
+    /// The session's deadline ended it, or came before it could start: that is no failure of the task.
+    LeaseEnded,
 }
 
 /// What an executor is told about one fence.
@@ -169,7 +171,7 @@ impl Default for Machine {
             highest: SessionNumber(0),
             session: Session::Unproven,
             deadline: None,
-            kill_after: LeaseParams::default().kill_after(),
+            kill_after: LeaseTerms::default().kill_after(),
             tasks: BTreeMap::new(),
         }
     }
@@ -257,9 +259,8 @@ impl Machine {
         // Nothing is spawned for an older session; the deadline stays until this one is granted a renewal.
         for (&fence, task) in &mut self.tasks {
             if matches!(task, Task::Waiting { .. }) {
-                let exit = Exit::NotStarted("its session was over before it could start".into());
-                *task = Task::Ended { exit: exit.clone() };
-                actions.push(Action::Ended(fence, exit));
+                *task = Task::Ended { exit: Exit::LeaseEnded };
+                actions.push(Action::Ended(fence, Exit::LeaseEnded));
             }
         }
     }
@@ -360,7 +361,7 @@ impl Machine {
     }
 
     fn gone(&mut self, fence: Fence, actions: &mut Vec<Action>) {
-        // A group without an exit cannot be gone: the first process belongs to it and is not reaped before.
+        // The shell says so only after the first process has exited, which belongs to the group.
         let Some(Task::Stopping { exit: Some(exit), .. }) = self.tasks.get(&fence) else { return };
         let exit = exit.clone();
         self.tasks.insert(fence, Task::Ended { exit: exit.clone() });
@@ -377,7 +378,8 @@ impl Machine {
                 Task::Running { on_disconnect } if lost_at + *on_disconnect <= now => {
                     let kill_at = now + self.kill_after;
                     let (stop, on_disconnect) = (Stop::Asked { kill_at }, *on_disconnect);
-                    *task = Task::Stopping { stop, on_disconnect, exit: None };
+                    // However its first process ends now, it is the lease that ended it.
+                    *task = Task::Stopping { stop, on_disconnect, exit: Some(Exit::LeaseEnded) };
                     actions.push(Action::Term(fence));
                 }
                 Task::Stopping { stop, on_disconnect, .. } => {

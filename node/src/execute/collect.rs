@@ -49,7 +49,10 @@ pub(crate) fn collect(journal: &Journal, fence: Fence, told: Option<&Exit>) -> C
         Some(Exit::Code(code)) => Outcome::ExitCode(*code),
         Some(Exit::Signal(signal)) => Outcome::Signal(*signal),
         Some(Exit::NotStarted(reason)) => Outcome::CouldNotStart(reason.clone()),
-        None => Outcome::Lost("its status is gone".to_owned()),
+        Some(Exit::LeaseEnded) => {
+            lost(v1::LostCause::LeaseEnded, "its executor lost the cluster and ended it")
+        }
+        None => lost(v1::LostCause::NotHeld, "its status is gone"),
     });
     let mut large = None;
     // Only a successful attempt's outputs count (LANGUAGE 1.13).
@@ -71,6 +74,10 @@ pub(crate) fn collect(journal: &Journal, fence: Fence, told: Option<&Exit>) -> C
     Collected { report, large }
 }
 
+fn lost(cause: v1::LostCause, reason: &str) -> Outcome {
+    Outcome::Lost(v1::Lost { cause: cause.into(), reason: reason.to_owned() })
+}
+
 /// Names the blob that the outputs were stored as.
 pub(crate) fn attach(report: &mut v1::AttemptReport, digest: Digest, size: usize) {
     let blob = v1::OutputBlob { digest: digest.0.to_vec(), size: size as u64 };
@@ -88,7 +95,7 @@ pub(crate) fn lose(journal: &Journal, fence: Fence) -> v1::AttemptReport {
     }
     v1::AttemptReport {
         fence: fence.0,
-        outcome: Some(Outcome::Lost("its supervisor is gone".to_owned())),
+        outcome: Some(lost(v1::LostCause::NotHeld, "its supervisor is gone")),
         ended_at: wall_clock().as_millis(),
         log_bytes: fs::metadata(&log).map_or(0, |file| file.len()),
         ..Default::default()

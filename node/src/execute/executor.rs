@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use matins_core::executor::{Event, Machine, SpawnAnswer, StopHow, SupervisorId};
 use matins_core::id::{Digest, Fence, NodeId, SessionNumber};
-use matins_core::lease::LeaseParams;
+use matins_core::state::settings::LeaseTerms;
 use matins_core::supervisor::{Exit, Held};
 use matins_core::time::{BootTime, Millis};
 use matins_proto::v1;
@@ -50,7 +50,7 @@ pub trait Blobs: Send + Sync + 'static {
 /// What an executor is told once.
 #[derive(Clone, Debug)]
 pub struct ExecutorConfig {
-    /// Its folder, absolute, and of nobody else.
+    /// Its folder, and nobody else's; made if it is not there.
     pub dir: PathBuf,
     /// The node it belongs to.
     pub node: NodeId,
@@ -78,10 +78,13 @@ impl Executor {
     /// Begins to run attempts for whoever leads. `leader` is the address of the leader's cluster port as this node knows
     /// it. An error means that the folder cannot be used.
     pub fn spawn(
-        config: ExecutorConfig,
+        mut config: ExecutorConfig,
         leader: watch::Receiver<Option<LeaderAddress>>,
         blobs: Arc<dyn Blobs>,
     ) -> io::Result<ExecutorHandle> {
+        std::fs::create_dir_all(&config.dir)?;
+        // Supervisors and tasks have working directories of their own.
+        config.dir = config.dir.canonicalize()?;
         let journal = Journal::open(&config.dir)?;
         let logs = LogFolder::new(config.dir.clone());
         let stop = CancellationToken::new();
@@ -151,8 +154,9 @@ async fn incarnation(environment: &Environment, journal: &mut Journal) -> io::Re
     let (say, said) = mpsc::channel(QUEUE_MAX);
     let program = config.program.clone().unwrap_or_else(supervisors::own_program);
     let found = supervisors::find(&config.dir, &program, config.cgroup.as_deref(), &say, &mut tasks).await?;
-    if found.is_unproven {
+    if !found.unproven.is_empty() {
         journal.renew()?;
+        found.unproven.iter().try_for_each(|folder| supervisors::give_up(folder))?;
     }
     let held = journal.load(found.was_alone)?;
     let machine = Machine::new(journal.last_session(), found.links.iter().map(|link| link.id), held);
@@ -171,7 +175,7 @@ async fn incarnation(environment: &Environment, journal: &mut Journal) -> io::Re
         exits: BTreeMap::new(),
         jobs: BTreeMap::new(),
         stream: None,
-        params: LeaseParams::default(),
+        params: LeaseTerms::default(),
         finish,
         tasks,
     };
@@ -216,7 +220,7 @@ struct Driver<'a> {
     jobs: BTreeMap<Fence, Arc<v1::Job>>,
     stream: Option<Stream>,
     /// Of the present session.
-    params: LeaseParams,
+    params: LeaseTerms,
     finish: mpsc::Sender<Finished>,
     tasks: JoinSet<()>,
 }
@@ -309,7 +313,7 @@ impl Driver<'_> {
         use v1::leader_message::Message;
         let event = match message {
             Message::Opened(opened) => {
-                self.params = LeaseParams {
+                self.params = LeaseTerms {
                     length: Millis(opened.length_ms),
                     kill_budget: Millis(opened.kill_budget_ms),
                     rho_ppm: opened.rho_ppm,
@@ -377,25 +381,18 @@ impl Driver<'_> {
 }
 
 async fn sleep_until(wake: Option<BootTime>) {
-    match wake {
-        // Rounded up: a timer that fires a moment early would find nothing to do and be set again.
-        Some(at) => {
-            tokio::time::sleep(Duration::from_nanos(at.0.saturating_sub(boot_time().0) + 100_000)).await
-        }
-        None => std::future::pending().await,
-    }
+    let Some(at) = wake else { return std::future::pending().await };
+    // Rounded up: a timer that fires a moment early would find nothing to do and be set again.
+    tokio::time::sleep(Duration::from_nanos(at.0.saturating_sub(boot_time().0) + 100_000)).await;
 }
 
 /// Fetches the blobs that a job's files are copied from.
 async fn fetch(blobs: &dyn Blobs, job: &v1::Job) -> Result<Fetched, String> {
     let mut fetched = Fetched::new();
     for digest in prepare::digests(job)? {
-        if !fetched.contains_key(&digest) {
-            let path = blobs.fetch(digest).await;
-            let path =
-                path.map_err(|error| format!("cannot fetch the file with digest {digest}: {error}"))?;
-            fetched.insert(digest, path);
-        }
+        let path = blobs.fetch(digest).await;
+        let path = path.map_err(|error| format!("cannot fetch the file with digest {digest}: {error}"))?;
+        fetched.insert(digest, path);
     }
     Ok(fetched)
 }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use matins_core::executor::Journaled;
@@ -45,6 +46,8 @@ impl Journal {
         for folder in ["attempts", "logs", "supervisors", "trash"] {
             fs::create_dir_all(dir.join(folder))?;
         }
+        // Jobs, outputs and logs are nobody else's business on this machine.
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         let known = fs::read_to_string(dir.join("journal")).ok().and_then(|text| text.trim().parse().ok());
         let mut journal =

@@ -187,7 +187,7 @@ impl LogReader {
         while at > MAGIC.len() as u64 && seen <= lines {
             let (start, stream, bytes) = self.frame_before(at)?;
             if !matches!(stream, Stream::End) {
-                let newlines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                let newlines = bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
                 // The newline at the very end ends the last line and begins none.
                 seen += newlines - u64::from(is_last && bytes.ends_with(b"\n"));
                 is_last = false;

@@ -27,6 +27,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Messages on their way to one supervisor; beyond that it counts as stuck.
 const QUEUE_MAX: usize = 4_096;
 
+/// Marks the folder of a supervisor that could not be reached.
+const GIVEN_UP: &str = "given-up";
+
 /// What the supervisors' side tells the executor.
 #[derive(Debug)]
 pub(crate) enum Said {
@@ -56,8 +59,9 @@ impl Link {
 pub(crate) struct Found {
     /// Connected, oldest first; the last one is of this binary and takes new tasks.
     pub(crate) links: Vec<Link>,
-    /// One lives that could not be reached, or may live: what was journaled is not ours to judge any more.
-    pub(crate) is_unproven: bool,
+    /// Folders of those that live and could not be reached: what was journaled is not ours to judge any more, and
+    /// [`give_up`] is to be called once that is on disk.
+    pub(crate) unproven: Vec<PathBuf>,
     /// None lived before.
     pub(crate) was_alone: bool,
 }
@@ -72,7 +76,7 @@ pub(crate) async fn find(
 ) -> io::Result<Found> {
     let folders = dir.join("supervisors");
     let build = build_id(program)?;
-    let mut found = Found { links: Vec::new(), is_unproven: false, was_alone: true };
+    let mut found = Found { links: Vec::new(), unproven: Vec::new(), was_alone: true };
     let mut has_own = false;
     let mut last = 0;
     for number in numbers(&folders)? {
@@ -83,15 +87,12 @@ pub(crate) async fn find(
             continue;
         }
         found.was_alone = false;
-        match tokio::time::timeout(CONNECT_MAX, connect(&folder)).await {
-            Ok(Ok(stream)) => {
-                has_own = fs::read_to_string(folder.join("build")).is_ok_and(|known| known == build);
-                found.links.push(pump(SupervisorId(number), stream, said, tasks));
-            }
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(supervisor = number, "a supervisor lives but cannot be reached");
-                found.is_unproven = true;
-            }
+        if let Ok(Ok(stream)) = tokio::time::timeout(CONNECT_MAX, connect(&folder)).await {
+            has_own = fs::read_to_string(folder.join("build")).is_ok_and(|known| known == build);
+            found.links.push(pump(SupervisorId(number), stream, said, tasks));
+        } else if !folder.join(GIVEN_UP).exists() {
+            tracing::warn!(supervisor = number, "a supervisor lives but cannot be reached");
+            found.unproven.push(folder);
         }
     }
     if !has_own {
@@ -101,6 +102,11 @@ pub(crate) async fn find(
         found.links.push(pump(SupervisorId(last + 1), stream, said, tasks));
     }
     Ok(found)
+}
+
+/// Notes that this supervisor's attempts belong to an earlier journal, so that it costs no further one.
+pub(crate) fn give_up(folder: &Path) -> io::Result<()> {
+    fs::write(folder.join(GIVEN_UP), "")
 }
 
 fn numbers(folders: &Path) -> io::Result<Vec<u32>> {

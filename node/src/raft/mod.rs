@@ -1,1 +1,41 @@
-//! Consensus: everything of openraft is behind this module.
+//! One order of commands for all nodes. Everything of openraft stays in here (STYLE 6, DESIGN 8).
+//!
+//! The rest of the engine holds a [`Consensus`]: it proposes commands, reads the state at an index, follows applied
+//! entries and knows who leads. This module decides nothing about workflows, ticks or leases, and computes no leader
+//! time: it asks an [`EntryClock`], which `lead` has.
+//!
+//! Start reading at [`Consensus`], then [`start`](Consensus::start).
+
+mod blobs;
+mod clock;
+mod consensus;
+mod elect;
+mod error;
+mod forward;
+mod keep;
+mod lead;
+mod links;
+mod log;
+mod machine;
+mod members;
+mod network;
+mod peer;
+mod propose;
+mod reads;
+mod record;
+mod snapshot;
+mod start;
+#[cfg(test)]
+mod tests;
+mod times;
+mod types;
+mod watchdog;
+mod wire;
+
+pub use clock::{ClockReading, EntryClock, boot_time, wall_time};
+pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
+pub use error::{AddNodeError, BlobError, InitError, ProposeError, ReadError, StartError};
+pub use peer::PeerService;
+pub use times::{RaftTimes, TimesError};
+pub use types::{Member, Members, PeerStatus};
+pub use watchdog::{Exit, OnExit, exit_process};

@@ -1,4 +1,4 @@
-//! The binary of the tests in `tests/execute.rs`: what `matins` is for supervisors and tasks, an executor as a process of
+//! The binary of the tests beside it: what `matins` is for supervisors and tasks, an executor as a process of
 //! its own that can be killed and frozen, and a child that escapes.
 
 use std::collections::BTreeMap;

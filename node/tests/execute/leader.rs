@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use matins_core::lease::LeaseParams;
+use matins_core::state::settings::LeaseTerms;
 use matins_core::time::Millis;
 use matins_proto::v1;
 use matins_proto::v1::executor_link_server::{ExecutorLink, ExecutorLinkServer};
@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// L 1.5 s, so that a lost lease is a matter of seconds; K 1 s.
-pub(crate) const PARAMS: LeaseParams =
-    LeaseParams { length: Millis(1_500), kill_budget: Millis(1_000), rho_ppm: 1_000 };
+pub(crate) const PARAMS: LeaseTerms =
+    LeaseTerms { length: Millis(1_500), kill_budget: Millis(1_000), rho_ppm: 1_000 };
 
 /// What a `Hello` said.
 #[derive(Clone, Debug)]
@@ -102,11 +102,8 @@ impl Leader {
     }
 
     pub(crate) async fn hears_report(&mut self, fence: u64) -> v1::AttemptReport {
-        self.hears(|said| match said {
-            Says::Report(report) if report.fence == fence => Some(report),
-            _ => None,
-        })
-        .await
+        let report_of = |said| if let Says::Report(report) = said { Some(report) } else { None };
+        self.hears(|said| report_of(said).filter(|report| report.fence == fence)).await
     }
 }
 
@@ -129,26 +126,25 @@ impl ExecutorLink for Link {
             let mut stream = request.into_inner();
             while let Ok(Some(message)) = stream.message().await {
                 let Some(said) = message.message else { continue };
-                let answered = match &said {
-                    Says::Hello(hello) => Some(link.open(hello)),
-                    Says::Renew(renew) if *link.grants.borrow() => {
-                        Some(Hears::Grant(v1::Grant { sequence: renew.sequence, length_ms: PARAMS.length.0 }))
+                let answer = if let Says::Hello(hello) = &said {
+                    link.open(hello)
+                } else if let Says::Renew(renew) = &said {
+                    link.said.send(said.clone()).await.expect("the test listens");
+                    if !*link.grants.borrow() {
+                        continue;
                     }
-                    _ => None,
+                    Hears::Grant(v1::Grant { sequence: renew.sequence, length_ms: PARAMS.length.0 })
+                } else {
+                    link.said.send(said).await.expect("the test listens");
+                    continue;
                 };
-                if let Some(answer) = answered {
-                    let message = v1::LeaderMessage { message: Some(answer) };
-                    if to_executor.send(Ok(message)).await.is_err() {
-                        return;
-                    }
+                let message = v1::LeaderMessage { message: Some(answer) };
+                if to_executor.send(Ok(message)).await.is_err() {
+                    return;
                 }
-                match said {
-                    Says::Hello(hello) => {
-                        let opened = Opened { hello, to_executor: to_executor.clone() };
-                        link.opened.send(opened).await.expect("the test listens");
-                    }
-                    Says::Renew(_) => {}
-                    said => link.said.send(said).await.expect("the test listens"),
+                if let Says::Hello(hello) = said {
+                    let opened = Opened { hello, to_executor: to_executor.clone() };
+                    link.opened.send(opened).await.expect("the test listens");
                 }
             }
         });

@@ -71,7 +71,7 @@ impl Script {
             }
             "opened" => Event::Opened {
                 number: session,
-                params: LeaseParams::default(),
+                params: LeaseTerms::default(),
                 bound: fences(args.take_key("bound"))?,
             },
             "refused" => Event::Refused { last: SessionNumber(number(args.next_pos())?) },

@@ -77,7 +77,7 @@ impl Clock {
 /// died at, and when the task is started elsewhere, both in real time.
 fn trial(seed: u64, flaw: Flaw) -> (u64, u64) {
     let mut random = Random(seed);
-    let params = LeaseParams::default();
+    let params = LeaseTerms::default();
     let rho = u64::from(params.rho_ppm);
     let (executor, old, new) =
         (Clock::draw(&mut random, rho), Clock::draw(&mut random, rho), Clock::draw(&mut random, rho));
@@ -170,7 +170,7 @@ fn the_trials_see_what_a_wrong_anchor_does() {
 
 #[test]
 fn the_numbers_are_those_of_the_protocol() {
-    let params = LeaseParams::default();
+    let params = LeaseTerms::default();
     assert_eq!(params.dead_after(), Millis(15_010));
     assert_eq!(params.valid_until(BootTime(0), params.length), BootTime(9_980 * MILLI));
     // PROTOCOL 5.3: the oldest renewal has 8.83 of 0.9 L left when giving up, electing and reconnecting are done.
@@ -182,7 +182,7 @@ fn the_numbers_are_those_of_the_protocol() {
 fn an_old_leader_without_a_quorum_grants_no_more_than_its_anchor_allows() {
     let mut keeper = SessionKeeper::new(BootTime(0));
     let at = |millis| BootTime(0) + Millis(millis);
-    keeper.open(EXECUTOR, SESSION, LeaseParams::default(), at(0));
+    keeper.open(EXECUTOR, SESSION, LeaseTerms::default(), at(0));
     assert_eq!(keeper.renew(EXECUTOR, SESSION, at(10)), None, "no quorum yet");
     keeper.quorum(at(1_000));
     assert_eq!(keeper.renew(EXECUTOR, SESSION, at(1_000)), Some(Millis(10_000)));
@@ -196,7 +196,7 @@ fn an_old_leader_without_a_quorum_grants_no_more_than_its_anchor_allows() {
 fn from_the_proposal_of_an_expiry_nothing_is_granted() {
     let mut keeper = SessionKeeper::new(BootTime(0));
     let at = |millis| BootTime(0) + Millis(millis);
-    keeper.take_over(EXECUTOR, SESSION, LeaseParams::default());
+    keeper.take_over(EXECUTOR, SESSION, LeaseTerms::default());
     keeper.quorum(at(15_000));
     assert_eq!(keeper.dead(at(15_009)), []);
     assert_eq!(keeper.dead(at(15_010)), [(EXECUTOR, SESSION)]);

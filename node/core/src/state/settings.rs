@@ -47,6 +47,8 @@ impl Default for Settings {
 }
 
 /// What a session is worth (PROTOCOL 5.3). A session keeps the terms that it was opened under.
+///
+/// What follows from them is computed in [`lease`](crate::lease).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseTerms {
     /// L: how long a renewal lasts.
@@ -55,14 +57,6 @@ pub struct LeaseTerms {
     pub kill_budget: Millis,
     /// rho: the bound on the error of a clock's rate, in parts per million.
     pub rho_ppm: u32,
-}
-
-impl LeaseTerms {
-    /// L·(1+rho) + K + 1 s: without a renewal for so long, a session is dead. 15.01 s at the defaults.
-    pub fn dead_after(&self) -> Millis {
-        let drift = self.length.0 * u64::from(self.rho_ppm) / 1_000_000;
-        self.length + Millis(drift) + self.kill_budget + Millis::from_secs(1)
-    }
 }
 
 impl Default for LeaseTerms {

@@ -197,7 +197,7 @@ impl Driver<'_> {
                 match blobs.store(bytes).await {
                     Ok(digest) => collect::attach(&mut report, digest, size),
                     Err(error) => {
-                        report.output_fault = format!("cannot store outputs of {size} bytes: {error}")
+                        report.output_fault = format!("cannot store outputs of {size} bytes: {error}");
                     }
                 }
             }

@@ -17,7 +17,7 @@ use matins_core::id::Fence;
 use matins_core::supervisor::{Action, Event, Exit, Machine, Refusal};
 use matins_core::time::{BootTime, Millis, Timestamp};
 use rustix::event::epoll::EventFlags;
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 use serde::{Deserialize, Serialize};
 
@@ -196,7 +196,7 @@ impl Supervisor {
                 if let Some(process) = self.process(fence) {
                     process.leftovers.remove(&pid);
                 }
-                if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                if let Some(pid) = Pid::from_raw(pid) {
                     group::reap(pid);
                 }
                 self.look_after(fence);
@@ -285,11 +285,7 @@ impl Supervisor {
         attempt.started_at = wall_clock();
         let spawned = Process::spawn(fence, &attempt.task, self.cgroups.as_deref());
         let watched = spawned.and_then(|process| {
-            self.reactor.watch(&process.pidfd, Source::First(fence), EventFlags::IN)?;
-            let pipes = [(&process.stdout, Source::Stdout(fence)), (&process.stderr, Source::Stderr(fence))];
-            for (pipe, source) in pipes {
-                self.reactor.watch(pipe.as_ref().expect("a new process has both"), source, EventFlags::IN)?;
-            }
+            watch_first(&process, fence, &self.reactor).inspect_err(|_| process.abandon())?;
             Ok(process)
         });
         match watched {
@@ -326,17 +322,25 @@ impl Supervisor {
 
     fn signal(&mut self, fence: Fence, signal: Signal) {
         let firsts = self.firsts();
-        if let Some(process) = self.process(fence) {
-            let members = process.members(&firsts);
-            if !(process.has_exited && members.is_empty()) {
-                process.signal(&members, signal);
-            }
+        let Some(process) = self.process(fence) else { return };
+        let members = process.members(&firsts);
+        if !(process.has_exited && members.is_empty()) {
+            process.signal(&members, signal);
         }
-        self.look_after(fence);
+        self.look_at(fence, members);
     }
 
     /// Looks whether the group of a first process that has exited is gone, and watches whoever is left of it.
     fn look_after(&mut self, fence: Fence) {
+        let firsts = self.firsts();
+        let Some(process) = self.process(fence).filter(|process| process.has_exited) else { return };
+        let members = process.members(&firsts);
+        self.look_at(fence, members);
+    }
+
+    /// The same, where the processes that are left have just been found: finding them reads all of `/proc` on machines
+    /// that do not list children.
+    fn look_at(&mut self, fence: Fence, mut members: Vec<Pid>) {
         let firsts = self.firsts();
         let Some(process) = self.attempts.get_mut(&fence).and_then(|attempt| attempt.process.as_mut()) else {
             return;
@@ -347,7 +351,6 @@ impl Supervisor {
         // Whoever could not be watched has exited meanwhile, so a second look finds fewer; the bound is for a machine
         // without file descriptors, where `look_around` goes on.
         for _ in 0..LOOKS_MAX {
-            let members = process.members(&firsts);
             if members.is_empty() {
                 return self.group_gone(fence);
             }
@@ -358,6 +361,7 @@ impl Supervisor {
                 // The exit of any of them looks again.
                 return;
             }
+            members = process.members(&firsts);
         }
     }
 
@@ -402,13 +406,18 @@ impl Supervisor {
     }
 }
 
+/// Watches a first process and its pipes.
+fn watch_first(process: &Process, fence: Fence, reactor: &Reactor) -> io::Result<()> {
+    reactor.watch(&process.pidfd, Source::First(fence), EventFlags::IN)?;
+    let pipes = [(&process.stdout, Source::Stdout(fence)), (&process.stderr, Source::Stderr(fence))];
+    for (pipe, source) in pipes {
+        reactor.watch(pipe.as_ref().expect("a new process has both"), source, EventFlags::IN)?;
+    }
+    Ok(())
+}
+
 /// Watches each of them for its exit. Whether any could be watched.
-fn watch_leftovers(
-    process: &mut Process,
-    members: &[rustix::process::Pid],
-    fence: Fence,
-    reactor: &Reactor,
-) -> bool {
+fn watch_leftovers(process: &mut Process, members: &[Pid], fence: Fence, reactor: &Reactor) -> bool {
     let mut watched = false;
     for pid in members {
         let raw = pid.as_raw_pid();

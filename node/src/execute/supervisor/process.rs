@@ -67,7 +67,7 @@ impl Process {
         // With an absolute program, no `pre_exec` and one thread this is a `posix_spawn`: no fork, no copy of memory.
         let child = command.spawn()?;
         let pid = Pid::from_raw(child.id() as i32).expect("a child's pid is not zero");
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| abandon(pid))?;
         Ok(Self {
             fence,
             pid,
@@ -80,6 +80,11 @@ impl Process {
             is_killed: false,
             has_exited: false,
         })
+    }
+
+    /// Ends a process that cannot be watched: it must not run unseen.
+    pub(super) fn abandon(&self) {
+        abandon(self.pid);
     }
 
     /// How the first process ended, if it has. It stays a zombie, so that its number and its group's stay its own.
@@ -155,4 +160,11 @@ impl Process {
         }
         self.log.written()
     }
+}
+
+/// Kills a process that was just made, which has no children yet, and reaps it.
+fn abandon(pid: Pid) {
+    // Neither can fail for a child that nobody has waited for.
+    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
 }

@@ -1,0 +1,310 @@
+//! Blobs between nodes (PROTOCOL 6.4): a majority has one before a command names it; who lacks one fetches it; who keeps one that
+//! nothing names drops it after a day.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use matins_core::State;
+use matins_core::history::Block;
+use matins_core::id::{Digest, NodeId};
+use matins_core::state::{LogPlace, LogState, Output};
+use matins_core::time::{Millis, Timestamp};
+use matins_proto::v1;
+use tonic::Status;
+
+use super::consensus::{Consensus, Inner};
+use super::error::BlobError;
+use super::links::{Link, PART_BYTES};
+use crate::store::StoreError;
+use crate::store::blobs::Blobs;
+
+/// How long copies to a majority may take: a workflow's files have 64 MiB.
+const COPY_WITHIN: Duration = Duration::from_secs(60);
+/// How often what is missing is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// The same on a node that does not vote yet.
+const LOOK_EVERY_NEW: Duration = Duration::from_millis(500);
+/// How often what nothing names is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// A blob that came or was asked for stays so long, in leader time as applied here.
+const HOLD: Millis = Millis::from_hours(24);
+
+/// What this node knows of its blobs besides their bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Holdings {
+    /// Until when a blob stays although nothing names it.
+    holds: Mutex<BTreeMap<Digest, Timestamp>>,
+    /// What is missing here, by the last look, and the index of the state that was looked at.
+    missing: Mutex<(u64, BTreeSet<Digest>)>,
+    /// Blobs that each block of history names; read once.
+    by_block: Mutex<BTreeMap<Digest, Vec<Digest>>>,
+    /// The newest block such that it and all before it are here.
+    blocks_durable: Mutex<u64>,
+}
+
+impl Holdings {
+    pub(crate) fn hold(&self, digest: Digest, now: Timestamp) {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, now + HOLD);
+    }
+
+    pub(crate) fn missing(&self) -> (u64, BTreeSet<Digest>) {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks on from where the last look ended.
+    pub(crate) fn blocks_durable(&self, state: &State, blobs: &Blobs) -> u64 {
+        let mut durable = self.blocks_durable.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, block) in state.blocks.range(*durable + 1..) {
+            if !blobs.has(&block.digest) {
+                break;
+            }
+            *durable = *number;
+        }
+        *durable
+    }
+}
+
+/// Every blob that the state names.
+pub(crate) fn named(state: &State) -> BTreeSet<Digest> {
+    let mut names = BTreeSet::new();
+    for (_, row) in state.definitions.iter() {
+        names.extend(row.source);
+        names.extend(row.workflow.files.iter().map(|file| file.digest));
+    }
+    for (_, task) in state.tasks.iter() {
+        name_output(task.output.as_ref(), &mut names);
+    }
+    for (_, attempt) in state.attempts.iter() {
+        name_log(&attempt.log, &mut names);
+    }
+    names.extend(state.blocks.iter().map(|(_, block)| block.digest));
+    names
+}
+
+fn name_output(output: Option<&Output>, names: &mut BTreeSet<Digest>) {
+    match output {
+        Some(Output::Blob { digest, .. }) => {
+            names.insert(*digest);
+        }
+        Some(Output::Inline(_)) | None => {}
+    }
+}
+
+fn name_log(log: &LogState, names: &mut BTreeSet<Digest>) {
+    match log {
+        LogState::Attached(LogPlace::Pack { digest, .. }) => {
+            names.insert(*digest);
+        }
+        LogState::Attached(LogPlace::Lost) | LogState::At(_) | LogState::Empty | LogState::Lost => {}
+    }
+}
+
+/// Stores a blob on this node, durably. A full disk is the caller's to bear.
+pub(crate) async fn put_here(blobs: &Arc<Blobs>, bytes: Bytes) -> Result<Digest, StoreError> {
+    let blobs = Arc::clone(blobs);
+    let put = tokio::task::spawn_blocking(move || blobs.put(&bytes));
+    put.await.expect("the store does not panic")
+}
+
+impl Consensus {
+    /// Stores a blob, durable on a majority of the voters when this answers (PROTOCOL 6.4). Only then may a command name it.
+    pub async fn put_blob(&self, bytes: Bytes) -> Result<Digest, BlobError> {
+        let inner = self.inner();
+        let digest = put_here(&inner.blobs, bytes.clone()).await?;
+        inner.holdings.hold(digest, self.state().now);
+        let members = self.members();
+        let mut stored = BTreeSet::from([self.node()]);
+        let mut copies = FuturesUnordered::new();
+        for voter in members.voters() {
+            let address = members.nodes.get(&voter).map(|member| member.cluster_address.clone());
+            let link = address.and_then(|address| inner.links.at(&address).ok());
+            if let Some(link) = link.filter(|_| voter != self.node()) {
+                let copy = put_there(link, inner.links.address_to(voter), digest, bytes.clone());
+                // Tasks of their own: the copies beyond a majority are made too.
+                let copy = inner.tasks.spawn(async move {
+                    matches!(tokio::time::timeout(COPY_WITHIN, copy).await, Ok(Ok(()))).then_some(voter)
+                });
+                copies.push(copy);
+            }
+        }
+        while !members.is_majority(&stored) {
+            match copies.next().await {
+                Some(Ok(copied)) => stored.extend(copied),
+                Some(Err(_)) => {}
+                None => {
+                    let voters = members.voters();
+                    let stored = stored.intersection(&voters).count();
+                    return Err(BlobError::NoMajority { stored, voters: voters.len() });
+                }
+            }
+        }
+        Ok(digest)
+    }
+
+    /// Reads a blob, from a peer if this node lacks it.
+    pub async fn get_blob(&self, digest: Digest) -> Result<Bytes, BlobError> {
+        let inner = self.inner();
+        if !inner.blobs.has(&digest) {
+            fetch(inner, digest).await?;
+        }
+        inner.holdings.hold(digest, self.state().now);
+        let blobs = Arc::clone(&inner.blobs);
+        let read = tokio::task::spawn_blocking(move || blobs.get(&digest)).await;
+        read.expect("the store does not panic")?.map(Bytes::from).ok_or(BlobError::Lost(digest))
+    }
+
+    /// Whether a blob lies on this node.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.inner().blobs.has(digest)
+    }
+}
+
+async fn put_there(mut link: Link, to: v1::PeerTo, digest: Digest, bytes: Bytes) -> Result<(), Status> {
+    let head = v1::PeerBlobPart {
+        to: Some(to),
+        digest: Bytes::copy_from_slice(&digest.0),
+        ..v1::PeerBlobPart::default()
+    };
+    let parts = (0..bytes.len()).step_by(PART_BYTES).map(move |at| {
+        let part = bytes.slice(at..bytes.len().min(at + PART_BYTES));
+        v1::PeerBlobPart { part, ..v1::PeerBlobPart::default() }
+    });
+    link.bulk.put_blob(tokio_stream::iter(std::iter::once(head).chain(parts))).await.map(drop)
+}
+
+/// Takes a blob from the first node that has it.
+async fn fetch(inner: &Arc<Inner>, digest: Digest) -> Result<(), BlobError> {
+    let members = inner.members();
+    for (node, member) in &members.nodes {
+        let link = inner.links.at(&member.cluster_address).ok().filter(|_| *node != inner.node);
+        let Some(link) = link else { continue };
+        match fetch_from(inner, link, *node, digest).await {
+            Ok(()) => return Ok(()),
+            Err(FetchError::Store(error)) => return Err(error.into()),
+            Err(FetchError::Peer(status)) => {
+                tracing::debug!(%digest, %node, "no blob from there: {}", status.message());
+            }
+        }
+    }
+    Err(BlobError::Lost(digest))
+}
+
+enum FetchError {
+    Peer(Status),
+    Store(StoreError),
+}
+
+async fn fetch_from(inner: &Inner, mut link: Link, node: NodeId, digest: Digest) -> Result<(), FetchError> {
+    // One receive at a time writes the file of a blob.
+    let _fetching = inner.fetching.lock().await;
+    if inner.blobs.has(&digest) {
+        return Ok(());
+    }
+    let mut offset = inner.blobs.received(&digest).map_err(FetchError::Store)?;
+    let request = v1::PeerGetBlobRequest {
+        to: Some(inner.links.address_to(node)),
+        digest: Bytes::copy_from_slice(&digest.0),
+        offset,
+    };
+    let mut parts = link.bulk.get_blob(request).await.map_err(FetchError::Peer)?.into_inner();
+    while let Some(part) = parts.message().await.map_err(FetchError::Peer)? {
+        offset = inner.blobs.receive(&digest, offset, &part.part).map_err(FetchError::Store)?;
+    }
+    let blobs = Arc::clone(&inner.blobs);
+    let finished = tokio::task::spawn_blocking(move || blobs.finish_receive(&digest)).await;
+    match finished.expect("the store does not panic") {
+        Ok(()) => Ok(()),
+        // What came is thrown away; another node may have it whole.
+        Err(error @ StoreError::BadTransfer { .. }) => Err(FetchError::Peer(Status::data_loss(error.to_string()))),
+        Err(error) => Err(FetchError::Store(error)),
+    }
+}
+
+/// Fetches what is missing and drops what nothing names, now and then.
+pub(crate) async fn tend(inner: Arc<Inner>) {
+    let mut swept_at = tokio::time::Instant::now();
+    loop {
+        // A node that is to become a voter is waited for.
+        let is_voter = inner.members().voters().contains(&inner.node);
+        let every = if is_voter { LOOK_EVERY } else { LOOK_EVERY_NEW };
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+        look(&inner).await;
+        if swept_at.elapsed() >= SWEEP_EVERY {
+            swept_at = tokio::time::Instant::now();
+            let inner = Arc::clone(&inner);
+            tokio::task::spawn_blocking(move || sweep(&inner)).await.expect("sweeping does not panic");
+        }
+    }
+}
+
+/// Fetches what the state names and this node lacks.
+pub(crate) async fn look(inner: &Arc<Inner>) {
+    let state = inner.state();
+    let index = state.index.0;
+    let blobs = Arc::clone(&inner.blobs);
+    let names = tokio::task::spawn_blocking(move || {
+        let mut names = named(&state);
+        names.retain(|digest| !blobs.has(digest));
+        names
+    });
+    let mut missing = names.await.expect("reading the state does not panic");
+    let set = |missing: &BTreeSet<Digest>| {
+        *inner.holdings.missing.lock().unwrap_or_else(PoisonError::into_inner) =
+            (index, missing.clone());
+    };
+    set(&missing);
+    for digest in missing.clone() {
+        if inner.stop.is_cancelled() {
+            return;
+        }
+        if fetch(inner, digest).await.is_ok() {
+            missing.remove(&digest);
+            set(&missing);
+        }
+    }
+}
+
+/// Deletes what neither state nor history names and nobody holds. Blocks.
+fn sweep(inner: &Inner) {
+    let state = inner.state();
+    let mut names = named(&state);
+    let mut by_block = inner.holdings.by_block.lock().unwrap_or_else(PoisonError::into_inner);
+    let listed: BTreeSet<Digest> = state.blocks.iter().map(|(_, block)| block.digest).collect();
+    by_block.retain(|digest, _| listed.contains(digest));
+    for digest in &listed {
+        if !by_block.contains_key(digest) {
+            // What a block that is not here names is not known: nothing is deleted until it is.
+            let Ok(Some(bytes)) = inner.blobs.get(digest) else { return };
+            let Some(block) = Block::decode(&bytes) else { return };
+            by_block.insert(*digest, named_by(&block));
+        }
+    }
+    names.extend(by_block.values().flatten().copied());
+    let mut holds = inner.holdings.holds.lock().unwrap_or_else(PoisonError::into_inner);
+    for (digest, _) in inner.blobs.list() {
+        // A hold that is unknown starts anew.
+        let until = *holds.entry(digest).or_insert(state.now + HOLD);
+        if !names.contains(&digest) && until <= state.now {
+            holds.remove(&digest);
+            if let Err(error) = inner.blobs.delete(&digest) {
+                tracing::warn!(%digest, "cannot delete a blob: {error}");
+            }
+        }
+    }
+}
+
+fn named_by(block: &Block) -> Vec<Digest> {
+    let mut names = BTreeSet::new();
+    for run in &block.runs {
+        run.tasks.iter().for_each(|(_, task)| name_output(task.output.as_ref(), &mut names));
+        run.attempts.iter().for_each(|(_, attempt)| name_log(&attempt.log, &mut names));
+    }
+    names.into_iter().collect()
+}

@@ -1,0 +1,147 @@
+//! What entries ask of this node's disk: blocks of history, checkpoints, snapshots, and the purge behind them (PROTOCOL 6.5, 6.8).
+//!
+//! One task does it in order, so that a snapshot is published only after the blocks before it are written. It never holds
+//! `apply` up.
+
+use std::sync::{Arc, PoisonError};
+
+use matins_core::command::{Command, Proposal};
+use matins_core::id::Digest;
+use tokio::sync::mpsc;
+
+use super::blobs::put_here;
+use super::consensus::{Consensus, Inner};
+use super::machine::{AgreedCopy, Keep, StateCopy};
+use super::snapshot::Agreed;
+
+/// A purge leaves at least so many records ...
+const KEEP_RECORDS: u64 = 100_000;
+/// ... or so many bytes, whichever is less.
+const KEEP_BYTES: u64 = 64 << 20;
+
+/// Keeps what is to be kept.
+pub(crate) struct Keeper {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) asked: mpsc::UnboundedReceiver<Keep>,
+    pub(crate) agreed: AgreedCopy,
+    /// The newest checkpoint and what this node found there.
+    pub(crate) found: Option<Agreed>,
+}
+
+impl Keeper {
+    pub(crate) async fn run(mut self) {
+        let stop = self.inner.stop.clone();
+        loop {
+            let keep = tokio::select! {
+                () = stop.cancelled() => return,
+                keep = self.asked.recv() => match keep {
+                    Some(keep) => keep,
+                    None => return,
+                },
+            };
+            match keep {
+                Keep::Block { digest, bytes } => self.keep_block(digest, bytes).await,
+                Keep::Checkpoint(copy) => self.check(*copy).await,
+                Keep::Agreed { index, hash } => self.publish(index, hash).await,
+            }
+        }
+    }
+
+    async fn keep_block(&self, digest: Digest, bytes: Vec<u8>) {
+        match put_here(&self.inner.blobs, bytes.into()).await {
+            Ok(written) if written == digest => {}
+            Ok(written) => tracing::error!(%digest, %written, "a block is not what its entry says"),
+            // It is named as missing from now on, and fetched from a peer.
+            Err(error) => tracing::error!(%digest, "cannot keep a block of history: {error}"),
+        }
+    }
+
+    /// Hashes the state of a checkpoint and reports it.
+    async fn check(&mut self, copy: StateCopy) {
+        let state = copy.state.clone();
+        let hash = tokio::task::spawn_blocking(move || state.hash()).await;
+        let hash = hash.expect("hashing does not panic");
+        let index = copy.log_id.index;
+        self.found = Some(Agreed { copy, hash });
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.spawn(async move {
+            let consensus = Consensus::of(inner);
+            let voters = consensus.members().voters().len() as u32;
+            let command = Command::CheckpointReport { node: consensus.node(), index, hash, voters };
+            let within = consensus.times().lease;
+            let report = Proposal { request: None, leadership: None, command };
+            // Without it the others may still be a majority; the next checkpoint comes within the hour.
+            if let Err(error) = consensus.forward(report, within).await {
+                tracing::warn!(index, "a checkpoint was not reported: {error}");
+            }
+        });
+    }
+
+    /// Publishes the snapshot of a checkpoint that a majority agrees on, and cuts the log behind it.
+    async fn publish(&mut self, index: u64, hash: Digest) {
+        let Some(found) = self.found.take_if(|found| found.copy.log_id.index == index) else {
+            tracing::debug!(index, "agreed on a checkpoint that this node has no copy of");
+            return;
+        };
+        if found.hash != hash {
+            tracing::error!(index, agreed = %hash, here = %found.hash, "this node's state differs from the majority's");
+            return;
+        }
+        *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        let published = async {
+            self.inner.raft.trigger().snapshot().await.ok()?;
+            let mut durable = self.inner.snapshot_durable.clone();
+            durable.wait_for(|durable| *durable >= index).await.ok().map(drop)
+        };
+        let done = tokio::select! {
+            () = self.inner.stop.cancelled() => None,
+            done = published => done,
+        };
+        if done.is_some() {
+            self.purge(index).await;
+        }
+    }
+
+    /// openraft keeps what a snapshot in transit still needs: it purges only what no replication is reading.
+    async fn purge(&self, snapshot: u64) {
+        let log = self.inner.log.store();
+        let Some(first) = log.first() else { return };
+        let Some(upto) = purge_upto(first, snapshot, |at| log.bytes_from(at)) else { return };
+        drop(self.inner.raft.trigger().purge_log(upto).await);
+    }
+}
+
+/// The last record to purge: all up to the snapshot but the newest 100,000 or the newest 64 MiB, whichever is less. `None`
+/// if nothing goes.
+fn purge_upto(first: u64, snapshot: u64, bytes_from: impl Fn(u64) -> u64) -> Option<u64> {
+    let by_count = (snapshot + 1).saturating_sub(KEEP_RECORDS);
+    // The first record such that it and all after it are 64 MiB at most.
+    let (mut low, mut high) = (first, snapshot + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if bytes_from(middle) <= KEEP_BYTES {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    let keep_from = by_count.max(low);
+    (keep_from > first).then(|| keep_from - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_keeps_what_followers_may_still_need() {
+        let thousand_each = |end: u64| move |at: u64| (end - at) * 1_000;
+        // 50,000 records of 1,000 bytes are less than either bound.
+        assert_eq!(purge_upto(0, 50_000, thousand_each(50_001)), None);
+        // 64 MiB are 67,108 such records.
+        assert_eq!(purge_upto(0, 199_999, thousand_each(200_000)), Some(132_891));
+        // Small records: 100,000 of them.
+        assert_eq!(purge_upto(0, 199_999, |at| (200_000 - at) * 10), Some(99_999));
+        assert_eq!(purge_upto(150_000, 199_999, |at| (200_000 - at) * 10), None);
+    }
+}

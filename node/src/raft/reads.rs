@@ -1,0 +1,82 @@
+//! Rounds that ask a majority whether this node still leads (PROTOCOL 2.1, 5.3, 7). Calls in flight share one.
+//!
+//! A round answers two things: an index that a linearizable read must have, and the instant before the round began, which
+//! anchors leases. Start at [`Rounds::ask`].
+
+use std::time::Duration;
+
+use matins_core::time::BootTime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use std::sync::Arc;
+
+use super::clock::boot_time;
+use super::types::Raft;
+use super::watchdog::Watch;
+
+/// Calls that may wait for the next round.
+const WAITING_MAX: usize = 4096;
+
+/// A majority has confirmed this leader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    /// The boot-time clock before it was asked.
+    pub(crate) began: BootTime,
+    /// A state at this index holds all that was acknowledged before.
+    pub(crate) index: u64,
+}
+
+/// The way to a round. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Rounds {
+    sender: mpsc::Sender<oneshot::Sender<Round>>,
+}
+
+/// Makes the rounds, one after the other.
+pub(crate) struct Rounder {
+    pub(crate) waiting: mpsc::Receiver<oneshot::Sender<Round>>,
+    pub(crate) raft: Raft,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Rounds {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<oneshot::Sender<Round>>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Self { sender }, receiver)
+    }
+
+    /// A round that begins after this call. `None`: this node does not lead, no majority answered, or too many wait.
+    pub(crate) async fn ask(&self, within: Duration) -> Option<Round> {
+        let (sender, receiver) = oneshot::channel();
+        self.sender.try_send(sender).ok()?;
+        tokio::time::timeout(within, receiver).await.ok()?.ok()
+    }
+}
+
+impl Rounder {
+    pub(crate) async fn run(mut self) {
+        loop {
+            let first = tokio::select! {
+                () = self.stop.cancelled() => return,
+                first = self.waiting.recv() => match first {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
+            let mut waiting = vec![first];
+            while let Ok(another) = self.waiting.try_recv() {
+                waiting.push(another);
+            }
+            let began = boot_time();
+            // A round that fails leaves its callers without an answer; they ask again or give up.
+            let Ok((read, _)) = self.raft.get_read_log_id().await else { continue };
+            self.watch.quorum_round(began);
+            let round = Round { began, index: read.map_or(0, |read| read.index) };
+            for caller in waiting {
+                drop(caller.send(round));
+            }
+        }
+    }
+}

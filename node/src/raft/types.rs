@@ -1,0 +1,111 @@
+//! Who belongs to the cluster, and what a peer says of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+use matins_core::id::{Digest, NodeId};
+use matins_core::time::Timestamp;
+use matins_core::{Answer, Refusal};
+use serde::{Deserialize, Serialize};
+
+/// A node as the membership in the log names it. Name and addresses are labels (PROTOCOL 2.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// For people.
+    pub name: String,
+    /// Host and port of the cluster port, as other nodes reach it.
+    pub cluster_address: String,
+    /// Host and port of the public port, as clients reach it.
+    pub public_address: String,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.cluster_address)
+    }
+}
+
+/// The cluster's members, by the newest membership this node has in its log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// All of them, voters and learners.
+    pub nodes: BTreeMap<NodeId, Member>,
+    /// Each set of voters; more than one while a change is under way, and then a majority of each counts.
+    pub voter_sets: Vec<BTreeSet<NodeId>>,
+}
+
+impl Members {
+    /// Those who vote, in any of the sets.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.voter_sets.iter().flatten().copied().collect()
+    }
+
+    /// Whether `nodes` hold a majority of each set. Never of no set at all.
+    pub fn is_majority(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        !self.voter_sets.is_empty()
+            && self.voter_sets.iter().all(|set| set.intersection(nodes).count() * 2 > set.len())
+    }
+}
+
+/// What a node says of itself when a peer asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Which node.
+    pub node: NodeId,
+    /// Its cluster; `None` if it belongs to none.
+    pub cluster: Option<u64>,
+    /// Its wall clock.
+    pub wall: Timestamp,
+    /// The last entry it applied.
+    pub applied: u64,
+    /// The highest feature level that it supports (PROTOCOL 6.9).
+    pub level_max: u16,
+    /// Number of the newest block such that it has this and all before it, durable; 0 if none (PROTOCOL 6.5).
+    pub blocks_durable: u64,
+    /// How many blobs that its state names it lacked when they were counted last.
+    pub blobs_missing: u64,
+    /// The index of the state in which they were counted.
+    pub blobs_counted_at: u64,
+    /// The first of them, 16 at most.
+    pub missing: Vec<Digest>,
+}
+
+/// The bytes of a `matins_core::command::Entry`, as they lie in the log and go over the wire: encoded once, by the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EntryBytes(pub(crate) Bytes);
+
+/// What came of a record, for the one who proposed it. Only entries of ours have answers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Applied {
+    pub(crate) at: Timestamp,
+    pub(crate) answers: Vec<Result<Answer, Refusal>>,
+}
+
+openraft::declare_raft_types!(
+    /// What openraft is made of here.
+    pub(crate) TypeConfig:
+        D = EntryBytes,
+        R = Applied,
+        NodeId = u64,
+        Node = Member,
+        SnapshotData = super::snapshot::SnapshotFile,
+);
+
+pub(crate) type LogId = openraft::LogId<u64>;
+pub(crate) type Vote = openraft::Vote<u64>;
+pub(crate) type Record = openraft::Entry<TypeConfig>;
+pub(crate) type Membership = openraft::Membership<u64, Member>;
+pub(crate) type StoredMembership = openraft::StoredMembership<u64, Member>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<u64, Member>;
+pub(crate) type StorageError = openraft::StorageError<u64>;
+pub(crate) type Raft = openraft::Raft<TypeConfig>;
+
+impl From<&Membership> for Members {
+    fn from(membership: &Membership) -> Self {
+        let nodes = membership.nodes().map(|(id, member)| (NodeId(*id), member.clone())).collect();
+        let ids = |set: &BTreeSet<u64>| set.iter().copied().map(NodeId).collect();
+        let voter_sets = membership.get_joint_config().iter().map(ids).collect();
+        Self { nodes, voter_sets }
+    }
+}

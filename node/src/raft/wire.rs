@@ -1,0 +1,199 @@
+//! Between openraft's types and the messages of `peer.proto`. Says what it refuses; decides nothing.
+
+use bytes::Bytes;
+use matins_core::id::{Digest, NodeId};
+use matins_core::time::Timestamp;
+use matins_proto::v1;
+use openraft::CommittedLeaderId;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse,
+};
+use tonic::Status;
+
+use super::record;
+use super::types::{LogId, Member, PeerStatus, Record, TypeConfig, Vote};
+use crate::store::log::{Kind, Record as Stored};
+
+pub(crate) fn log_id_out(id: LogId) -> v1::PeerLogId {
+    v1::PeerLogId { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
+}
+
+pub(crate) fn log_id_in(id: v1::PeerLogId) -> LogId {
+    LogId::new(CommittedLeaderId::new(id.term, id.leader), id.index)
+}
+
+pub(crate) fn vote_out(vote: Vote) -> v1::PeerVote {
+    v1::PeerVote { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
+}
+
+pub(crate) fn vote_in(vote: Option<v1::PeerVote>) -> Result<Vote, Status> {
+    let vote = vote.ok_or_else(|| missing("vote"))?;
+    let mut read = Vote::new(vote.term, vote.node);
+    read.committed = vote.committed;
+    Ok(read)
+}
+
+/// Records are cut where `bytes_max` is passed, after the first; says how many went in.
+pub(crate) fn append_out(
+    request: &AppendEntriesRequest<TypeConfig>,
+    to: v1::PeerTo,
+    bytes_max: usize,
+) -> v1::PeerAppendRequest {
+    let mut records = Vec::with_capacity(request.entries.len());
+    let mut bytes = 0;
+    for entry in &request.entries {
+        let stored = record::to_stored(entry);
+        bytes += stored.body.len();
+        if bytes > bytes_max && !records.is_empty() {
+            break;
+        }
+        let kind = kind_out(stored.kind).into();
+        records.push(v1::PeerRecord { at: Some(log_id_out(entry.log_id)), kind, body: stored.body });
+    }
+    v1::PeerAppendRequest {
+        to: Some(to),
+        vote: Some(vote_out(request.vote)),
+        previous: request.prev_log_id.map(log_id_out),
+        committed: request.leader_commit.map(log_id_out),
+        records,
+    }
+}
+
+pub(crate) fn append_in(request: v1::PeerAppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+    Ok(AppendEntriesRequest {
+        vote: vote_in(request.vote)?,
+        prev_log_id: request.previous.map(log_id_in),
+        entries: request.records.into_iter().map(record_in).collect::<Result<Vec<Record>, Status>>()?,
+        leader_commit: request.committed.map(log_id_in),
+    })
+}
+
+fn kind_out(kind: Kind) -> v1::peer_record::Kind {
+    match kind {
+        Kind::Blank => v1::peer_record::Kind::Blank,
+        Kind::Membership => v1::peer_record::Kind::Membership,
+        Kind::Entry => v1::peer_record::Kind::Entry,
+    }
+}
+
+fn record_in(record: v1::PeerRecord) -> Result<Record, Status> {
+    let kind = match record.kind() {
+        v1::peer_record::Kind::Blank => Kind::Blank,
+        v1::peer_record::Kind::Membership => Kind::Membership,
+        v1::peer_record::Kind::Entry => Kind::Entry,
+        v1::peer_record::Kind::Unspecified => return Err(missing("kind")),
+    };
+    let at = record.at.ok_or_else(|| missing("at"))?;
+    let stored = Stored { index: at.index, term: at.term, leader: at.leader, kind, body: record.body };
+    record::from_stored(&stored).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+pub(crate) fn appended_out(response: AppendEntriesResponse<u64>) -> v1::PeerAppendResponse {
+    use v1::peer_append_response::Result as Outcome;
+    let (result, vote) = match response {
+        // A node takes all it is given or nothing; only the sender cuts.
+        AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => (Outcome::Success, None),
+        AppendEntriesResponse::Conflict => (Outcome::Conflict, None),
+        AppendEntriesResponse::HigherVote(vote) => (Outcome::HigherVote, Some(vote_out(vote))),
+    };
+    v1::PeerAppendResponse { result: result.into(), vote }
+}
+
+/// `sent` is the last record of those sent, if not all were.
+pub(crate) fn appended_in(
+    response: v1::PeerAppendResponse,
+    sent: Option<LogId>,
+) -> Result<AppendEntriesResponse<u64>, Status> {
+    use v1::peer_append_response::Result as Outcome;
+    match response.result() {
+        Outcome::Success => Ok(match sent {
+            Some(last) => AppendEntriesResponse::PartialSuccess(Some(last)),
+            None => AppendEntriesResponse::Success,
+        }),
+        Outcome::Conflict => Ok(AppendEntriesResponse::Conflict),
+        Outcome::HigherVote => Ok(AppendEntriesResponse::HigherVote(vote_in(response.vote)?)),
+        Outcome::Unspecified => Err(missing("result")),
+    }
+}
+
+pub(crate) fn vote_request_out(request: VoteRequest<u64>, to: v1::PeerTo) -> v1::PeerVoteRequest {
+    v1::PeerVoteRequest {
+        to: Some(to),
+        vote: Some(vote_out(request.vote)),
+        last: request.last_log_id.map(log_id_out),
+    }
+}
+
+pub(crate) fn vote_request_in(request: v1::PeerVoteRequest) -> Result<VoteRequest<u64>, Status> {
+    Ok(VoteRequest::new(vote_in(request.vote)?, request.last.map(log_id_in)))
+}
+
+pub(crate) fn voted_out(response: VoteResponse<u64>) -> v1::PeerVoteResponse {
+    v1::PeerVoteResponse {
+        vote: Some(vote_out(response.vote)),
+        granted: response.vote_granted,
+        last: response.last_log_id.map(log_id_out),
+    }
+}
+
+pub(crate) fn voted_in(response: v1::PeerVoteResponse) -> Result<VoteResponse<u64>, Status> {
+    Ok(VoteResponse {
+        vote: vote_in(response.vote)?,
+        vote_granted: response.granted,
+        last_log_id: response.last.map(log_id_in),
+    })
+}
+
+pub(crate) fn member_out(member: &Member) -> v1::PeerMember {
+    v1::PeerMember {
+        name: member.name.clone(),
+        cluster_address: member.cluster_address.clone(),
+        public_address: member.public_address.clone(),
+    }
+}
+
+pub(crate) fn member_in(member: Option<v1::PeerMember>) -> Member {
+    let member = member.unwrap_or_default();
+    Member {
+        name: member.name,
+        cluster_address: member.cluster_address,
+        public_address: member.public_address,
+    }
+}
+
+pub(crate) fn status_out(status: &PeerStatus, member: &Member) -> v1::PeerStatusResponse {
+    v1::PeerStatusResponse {
+        node: status.node.0,
+        cluster: status.cluster.unwrap_or(0),
+        wall_ms: status.wall.as_millis(),
+        applied: status.applied,
+        level_max: status.level_max.into(),
+        blocks_durable: status.blocks_durable,
+        blobs_missing: status.blobs_missing,
+        missing: status.missing.iter().map(|digest| Bytes::copy_from_slice(&digest.0)).collect(),
+        member: Some(member_out(member)),
+        blobs_counted_at: status.blobs_counted_at,
+    }
+}
+
+pub(crate) fn status_in(status: v1::PeerStatusResponse) -> Result<PeerStatus, Status> {
+    Ok(PeerStatus {
+        node: NodeId(status.node),
+        cluster: Some(status.cluster).filter(|cluster| *cluster != 0),
+        wall: Timestamp::from_millis(status.wall_ms),
+        applied: status.applied,
+        level_max: u16::try_from(status.level_max).unwrap_or(u16::MAX),
+        blocks_durable: status.blocks_durable,
+        blobs_missing: status.blobs_missing,
+        blobs_counted_at: status.blobs_counted_at,
+        missing: status.missing.iter().map(|bytes| digest_in(bytes)).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(crate) fn digest_in(bytes: &[u8]) -> Result<Digest, Status> {
+    bytes.try_into().map(Digest).map_err(|_| Status::invalid_argument("a digest has 32 bytes"))
+}
+
+fn missing(field: &str) -> Status {
+    Status::invalid_argument(format!("a message of a peer lacks `{field}`"))
+}

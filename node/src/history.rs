@@ -13,15 +13,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use matins_core::State;
 use matins_core::history::{Block, RetiredRun};
-use matins_core::id::{Digest, RunId};
+use matins_core::id::{Digest, RunId, ScheduleId};
+use matins_core::state::RunState;
+use matins_core::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::serve::cluster::PastRun;
 use crate::store::StoreError;
 use crate::store::history::{Filter, History as Index, IndexedRun, Order, Page, PageToken};
 
 /// Before a block that could not be read is asked for again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Runs that one question to the index gives at most.
+const PAGE: usize = 1_000;
 
 /// Where blocks come from: this node's blobs, or a peer's.
 #[tonic::async_trait]
@@ -161,6 +167,30 @@ impl History {
         Ok(runs)
     }
 
+    /// Runs of a schedule for logical times from the first to the last of these, both included, without their rows.
+    pub fn runs_at(
+        &self,
+        schedule: &ScheduleId,
+        (first, last): (Timestamp, Timestamp),
+    ) -> Result<Vec<PastRun>, HistoryError> {
+        let filter = Filter {
+            workflow: Some(schedule.workflow.to_string()),
+            schedule: Some(schedule.schedule.to_string()),
+            from: Some(first.as_millis()),
+            until: Some(last.as_millis().saturating_add(1)),
+            ..Filter::default()
+        };
+        let (mut runs, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.index.scan(&filter, after, Order::OldestFirst, PAGE)?;
+            runs.extend(page.runs.iter().map(past_run));
+            after = page.next;
+            if after.is_none() {
+                return Ok(runs);
+            }
+        }
+    }
+
     async fn load(&self, found: &IndexedRun) -> Result<RetiredRun, HistoryError> {
         let bytes = self.read(found.block).await?;
         let place = found.offset as usize..found.offset as usize + found.length as usize;
@@ -169,16 +199,24 @@ impl History {
     }
 }
 
+fn past_run(run: &IndexedRun) -> PastRun {
+    let state = match run.state.as_str() {
+        "success" => RunState::Success,
+        "cancelled" => RunState::Cancelled,
+        // A finished run has no other states.
+        _ => RunState::Failed,
+    };
+    PastRun { run: RunId(run.run), logical_time: Timestamp::from_millis(run.logical_time), state }
+}
+
 fn indexed(run: &RetiredRun, block: Digest, place: &std::ops::Range<usize>) -> IndexedRun {
-    let millis =
-        |at: Option<matins_core::time::Timestamp>| at.map_or(0, matins_core::time::Timestamp::as_millis);
     IndexedRun {
         run: run.id.0,
         workflow: run.run.workflow.to_string(),
         state: run.run.state.as_str().to_owned(),
         schedule: run.run.schedule.as_ref().map(ToString::to_string),
         logical_time: run.run.logical_time.as_millis(),
-        finished_at: millis(run.run.ended_at),
+        finished_at: run.run.ended_at.map_or(0, Timestamp::as_millis),
         labels: run.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         retry_of: run.run.retry_of.map(|run| run.0),
         block,

@@ -7,7 +7,9 @@
 pub mod execute;
 pub mod history;
 pub mod lead;
+pub mod node;
 pub mod packs;
 pub mod raft;
 pub mod serve;
 pub mod store;
+pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

@@ -16,7 +16,7 @@ pub use reason::{ERROR_DOMAIN, HINT};
 pub use time::{Duration, Timestamp};
 
 /// Generated from `proto/matins/v1/*.proto`: messages, and a client and a server module for each service.
-#[expect(missing_docs, unused_qualifications, clippy::pedantic, reason = "it is generated")]
+#[expect(unused_qualifications, clippy::pedantic, reason = "it is generated")]
 pub mod v1 {
     tonic::include_proto!("matins.v1");
     include!(concat!(env!("OUT_DIR"), "/matins.v1.serde.rs"));

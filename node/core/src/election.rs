@@ -151,7 +151,7 @@ impl Election {
         }
         match &self.phase {
             Phase::Silence { until } if now < *until => None,
-            Phase::Silence { .. } if self.is_alone() => self.elect(now),
+            Phase::Silence { .. } if self.is_alone() => Some(self.elect(now)),
             Phase::Silence { .. } => {
                 self.round += 1;
                 let granted = BTreeSet::from([self.node]);
@@ -159,7 +159,7 @@ impl Election {
                 self.phase = Phase::PreVotes { granted, refused: BTreeSet::new(), until };
                 Some(Action::AskPreVotes { round: self.round })
             }
-            Phase::PreVotes { granted, .. } if self.is_majority(granted) => self.elect(now),
+            Phase::PreVotes { granted, .. } if self.is_majority(granted) => Some(self.elect(now)),
             Phase::PreVotes { refused, until, .. } => {
                 // A refusal says that a leader is heard elsewhere, or that another node should lead: ask again soon, for a
                 // peer may have heard the last heartbeat a moment later than we did.
@@ -181,10 +181,10 @@ impl Election {
         }
     }
 
-    fn elect(&mut self, now: BootTime) -> Option<Action> {
+    fn elect(&mut self, now: BootTime) -> Action {
         // Counted again from the moment this node's own vote is on disk.
         self.wait(now, self.times.min, self.times.max);
-        Some(Action::Elect)
+        Action::Elect
     }
 
     /// Draws anew how long to wait from `now`.

@@ -16,6 +16,7 @@ pub const LEVEL: u16 = 1;
 mod answer;
 mod apply;
 mod check;
+pub mod clock;
 mod codec;
 pub mod command;
 mod effect;

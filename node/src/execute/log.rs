@@ -140,6 +140,21 @@ impl LogWriter {
     }
 }
 
+/// The frames of a whole log that lies in memory, as a pack holds it. What is cut off at its end is left out.
+pub fn frames_of(log: &[u8]) -> io::Result<Vec<Frame>> {
+    let mut rest = log.strip_prefix(MAGIC).ok_or_else(|| damaged("another file"))?;
+    let mut frames = Vec::new();
+    while let Some((head, behind)) = rest.split_first_chunk::<{ HEAD_BYTES as usize }>() {
+        let (at, stream, length) = parse_head(head)?;
+        let position = (log.len() - rest.len()) as u64;
+        let Some((bytes, behind)) = behind.split_at_checked(length as usize) else { break };
+        let Some((_length, behind)) = behind.split_first_chunk::<4>() else { break };
+        frames.push(Frame { position, at, stream, bytes: bytes.to_vec() });
+        rest = behind;
+    }
+    Ok(frames)
+}
+
 /// Reads the log of one attempt, also while it is being written.
 #[derive(Debug)]
 pub struct LogReader {

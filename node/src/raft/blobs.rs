@@ -27,7 +27,7 @@ const COPY_WITHIN: Duration = Duration::from_secs(60);
 /// How often what is missing is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// The same on a node that does not vote yet.
-const LOOK_EVERY_NEW: Duration = Duration::from_millis(500);
+const LOOK_EVERY_NEW: Duration = Duration::from_millis(200);
 /// How often what nothing names is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// A blob that came or was asked for stays so long, in leader time as applied here.
@@ -219,7 +219,9 @@ async fn fetch_from(inner: &Inner, mut link: Link, node: NodeId, digest: Digest)
     match finished.expect("the store does not panic") {
         Ok(()) => Ok(()),
         // What came is thrown away; another node may have it whole.
-        Err(error @ StoreError::BadTransfer { .. }) => Err(FetchError::Peer(Status::data_loss(error.to_string()))),
+        Err(error @ StoreError::BadTransfer { .. }) => {
+            Err(FetchError::Peer(Status::data_loss(error.to_string())))
+        }
         Err(error) => Err(FetchError::Store(error)),
     }
 }
@@ -256,8 +258,7 @@ pub(crate) async fn look(inner: &Arc<Inner>) {
     });
     let mut missing = names.await.expect("reading the state does not panic");
     let set = |missing: &BTreeSet<Digest>| {
-        *inner.holdings.missing.lock().unwrap_or_else(PoisonError::into_inner) =
-            (index, missing.clone());
+        *inner.holdings.missing.lock().unwrap_or_else(PoisonError::into_inner) = (index, missing.clone());
     };
     set(&missing);
     for digest in missing.clone() {

@@ -67,7 +67,8 @@ pub struct AppliedEntry {
 }
 
 /// Applied entries in order. A reader that falls more than 1,024 entries behind hears `Lagged` once and goes on with what
-/// is left: effects are hints, so it looks at the state (DESIGN 3.6).
+/// is left: effects are hints, so it looks at the state (DESIGN 3.6). A snapshot from a leader moves the state without an entry;
+/// whoever must not miss that watches [`Consensus::states`].
 pub type Subscription = broadcast::Receiver<Arc<AppliedEntry>>;
 
 /// Who leads, as far as this node knows.
@@ -100,8 +101,6 @@ pub(crate) struct Inner {
     pub(crate) raft: Raft,
     pub(crate) log: RaftLog,
     pub(crate) snapshots: Snapshots,
-    /// The newest index whose snapshot is durable.
-    pub(crate) snapshot_durable: watch::Receiver<u64>,
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) holdings: Holdings,
     pub(crate) queue: Queue,

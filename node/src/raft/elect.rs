@@ -111,7 +111,10 @@ impl Driver {
     }
 }
 
-fn role_of(node: NodeId, metrics: &openraft::metrics::RaftServerMetrics<u64, super::types::Member>) -> (Role, Members) {
+fn role_of(
+    node: NodeId,
+    metrics: &openraft::metrics::RaftServerMetrics<u64, super::types::Member>,
+) -> (Role, Members) {
     let members = Members::from(metrics.membership_config.membership());
     let role = match metrics.state {
         ServerState::Leader => Role::Leader,

@@ -54,7 +54,11 @@ impl Consensus {
             drop(timeout_at(deadline.min(Instant::now() + RETRY), leader.changed()).await);
             if Instant::now() >= deadline {
                 let leader = leader.borrow().leader.clone();
-                return Err(if was_proposed { ProposeError::Deadline } else { ProposeError::NotLeader { leader } });
+                return Err(if was_proposed {
+                    ProposeError::Deadline
+                } else {
+                    ProposeError::NotLeader { leader }
+                });
             }
         }
     }
@@ -77,11 +81,13 @@ impl Consensus {
             within_ms: deadline.saturating_duration_since(Instant::now()).as_millis() as u64,
         };
         match link.control.forward(request).await {
-            Ok(response) => forwarded(response.into_inner()),
-            Err(status) => match status.code() {
-                tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument => Tried::NotProposed,
-                _ => Tried::Unknown,
-            },
+            Ok(response) => forwarded(&response.into_inner()),
+            Err(status) => {
+                // These two are said before anything is done.
+                let is_refused =
+                    matches!(status.code(), tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument);
+                if is_refused { Tried::NotProposed } else { Tried::Unknown }
+            }
         }
     }
 
@@ -129,7 +135,7 @@ impl Consensus {
     }
 }
 
-fn forwarded(response: v1::PeerForwardResponse) -> Tried {
+fn forwarded(response: &v1::PeerForwardResponse) -> Tried {
     use v1::peer_forward_response::Result as Outcome;
     match response.result() {
         Outcome::Answered => match decode(&response.answer) {

@@ -13,6 +13,7 @@ use super::blobs::put_here;
 use super::consensus::{Consensus, Inner};
 use super::machine::{AgreedCopy, Keep, StateCopy};
 use super::snapshot::Agreed;
+use super::types::LogId;
 
 /// A purge leaves at least so many records ...
 const KEEP_RECORDS: u64 = 100_000;
@@ -66,8 +67,13 @@ impl Keeper {
         let inner = Arc::clone(&self.inner);
         self.inner.tasks.spawn(async move {
             let consensus = Consensus::of(inner);
-            let voters = consensus.members().voters().len() as u32;
-            let command = Command::CheckpointReport { node: consensus.node(), index, hash, voters };
+            let voters = consensus.members().voters();
+            // A majority is one of voters; a learner only keeps its copy, to publish what they agree on.
+            if !voters.contains(&consensus.node()) {
+                return;
+            }
+            let (node, voters) = (consensus.node(), voters.len() as u32);
+            let command = Command::CheckpointReport { node, index, hash, voters };
             let within = consensus.times().lease;
             let report = Proposal { request: None, leadership: None, command };
             // Without it the others may still be a majority; the next checkpoint comes within the hour.
@@ -90,8 +96,10 @@ impl Keeper {
         *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         let published = async {
             self.inner.raft.trigger().snapshot().await.ok()?;
-            let mut durable = self.inner.snapshot_durable.clone();
-            durable.wait_for(|durable| *durable >= index).await.ok().map(drop)
+            // Not the durable file but openraft's own knowledge of it: before that it purges nothing.
+            let mut metrics = self.inner.raft.data_metrics();
+            let is_known = |known: Option<LogId>| known.is_some_and(|known| known.index >= index);
+            metrics.wait_for(|metrics| is_known(metrics.snapshot)).await.ok().map(drop)
         };
         let done = tokio::select! {
             () = self.inner.stop.cancelled() => None,
@@ -102,7 +110,7 @@ impl Keeper {
         }
     }
 
-    /// openraft keeps what a snapshot in transit still needs: it purges only what no replication is reading.
+    /// openraft keeps what a replication still reads and purges it when that has gone on.
     async fn purge(&self, snapshot: u64) {
         let log = self.inner.log.store();
         let Some(first) = log.first() else { return };

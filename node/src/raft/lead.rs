@@ -165,6 +165,6 @@ pub(crate) async fn ask(inner: &Inner, address: &str) -> Option<(BootTime, PeerS
     let mut link = inner.links.at(address).ok()?;
     let asked_at = boot_time();
     let answer = tokio::time::timeout(inner.times.vote, link.control.status(v1::PeerStatusRequest {})).await;
-    let status = wire::status_in(answer.ok()?.ok()?.into_inner()).ok()?;
+    let status = wire::status_in(&answer.ok()?.ok()?.into_inner()).ok()?;
     Some((asked_at, status))
 }

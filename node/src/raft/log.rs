@@ -100,9 +100,8 @@ impl RaftLog {
                 .map_err(|error| StorageIOError::read_logs(&error))?,
         };
         let read = |stored: &Stored| {
-            record::from_stored(stored).map_err(|error| {
-                StorageError::from(StorageIOError::read_log_at_index(stored.index, &error))
-            })
+            record::from_stored(stored)
+                .map_err(|error| StorageError::from(StorageIOError::read_log_at_index(stored.index, &error)))
         };
         stored.iter().map(read).collect()
     }
@@ -250,7 +249,8 @@ impl Recent {
     }
 
     fn truncate(&mut self, from: u64) {
-        while let Some(newest) = self.records.pop_back_if(|record| record.index >= from) {
+        while self.records.back().is_some_and(|record| record.index >= from) {
+            let Some(newest) = self.records.pop_back() else { break };
             self.bytes -= newest.body.len();
         }
     }

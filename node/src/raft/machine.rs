@@ -65,7 +65,12 @@ pub(crate) type AgreedCopy = Arc<Mutex<Option<Agreed>>>;
 
 impl Machine {
     /// Begins with the newest snapshot, or with nothing.
-    pub(crate) fn new(start: Option<StateCopy>, outlets: Outlets, snapshots: Snapshots, agreed: AgreedCopy) -> Self {
+    pub(crate) fn new(
+        start: Option<StateCopy>,
+        outlets: Outlets,
+        snapshots: Snapshots,
+        agreed: AgreedCopy,
+    ) -> Self {
         let mut machine = Self {
             state: State::default(),
             last_applied: None,
@@ -80,7 +85,8 @@ impl Machine {
         machine
     }
 
-    /// The state as it is now, for a snapshot of it.
+    /// The state as it is now, for a snapshot of it that no checkpoint asks for.
+    #[cfg(test)]
     pub(crate) fn copy(&self) -> Option<StateCopy> {
         let log_id = self.last_applied?;
         Some(StateCopy { state: self.state.clone(), log_id, membership: self.membership.clone() })
@@ -180,7 +186,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(Box::new(SnapshotFile::default()))
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Box<SnapshotFile>) -> Result<(), StorageError> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        file: Box<SnapshotFile>,
+    ) -> Result<(), StorageError> {
         let copy = self.snapshots.install(*file).await.map_err(|error| {
             tracing::error!("cannot install a snapshot: {error}");
             StorageIOError::write_snapshot(Some(meta.signature()), &error)
@@ -210,6 +220,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             let error = std::io::Error::other("there is no checkpoint that a majority agrees on");
             return Err(StorageIOError::write_snapshot(None, &error).into());
         };
-        self.snapshots.write(agreed).await.map_err(|error| StorageIOError::write_snapshot(None, &error).into())
+        self.snapshots
+            .write(agreed)
+            .await
+            .map_err(|error| StorageIOError::write_snapshot(None, &error).into())
     }
 }

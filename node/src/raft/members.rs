@@ -76,8 +76,7 @@ impl Consensus {
     /// Makes the node at `address` one of this cluster; it marks its directory.
     async fn take_in(&self, address: &str) -> Result<(NodeId, Member), AddNodeError> {
         let inner = self.inner();
-        let unreachable =
-            |why: String| AddNodeError::Unreachable { address: address.to_owned(), why };
+        let unreachable = |why: String| AddNodeError::Unreachable { address: address.to_owned(), why };
         let mut link: Link = inner.links.at(address).map_err(|error| unreachable(error.to_string()))?;
         let found = lead::ask(inner, address).await;
         let (_, status) = found.ok_or_else(|| unreachable("no node answers there".to_owned()))?;
@@ -91,7 +90,8 @@ impl Consensus {
             return Err(AddNodeError::Failed { address: address.to_owned(), why });
         }
         let join = v1::PeerJoinRequest { cluster: ours.unwrap_or(0), level: level.into() };
-        let joined = link.control.join(join).await.map_err(|status| unreachable(status.message().to_owned()))?;
+        let joined =
+            link.control.join(join).await.map_err(|status| unreachable(status.message().to_owned()))?;
         let joined = joined.into_inner();
         // The address that it was reached at is the one that works from here.
         let member = Member { cluster_address: address.to_owned(), ..wire::member_in(joined.member) };
@@ -135,9 +135,9 @@ impl Consensus {
             RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
                 AddNodeError::NotLeader { leader: self.leader().borrow().leader.clone() }
             }
-            RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(
-                _,
-            ))) => AddNodeError::Busy,
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_),
+            )) => AddNodeError::Busy,
             RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
                 AddNodeError::Failed { address: address.to_owned(), why: error.to_string() }
             }

@@ -6,6 +6,8 @@
 //!
 //! Start reading at [`Consensus`], then [`start`](Consensus::start).
 
+#![expect(clippy::result_large_err, reason = "openraft's traits fix the error types, which are large")]
+
 mod blobs;
 mod clock;
 mod consensus;
@@ -15,6 +17,7 @@ mod forward;
 mod keep;
 mod lead;
 mod links;
+mod local;
 mod log;
 mod machine;
 mod members;

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use matins_core::id::NodeId;
 use matins_proto::v1;
-use openraft::error::{
-    Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
@@ -91,7 +89,7 @@ impl RaftNetwork<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<VoteResponse<u64>, CallError> {
         let mut link = self.link()?;
-        let message = wire::vote_request_out(request, self.to());
+        let message = wire::vote_request_out(&request, self.to());
         let response = link.control.vote(message).await.map_err(|status| unreachable(&status))?;
         wire::voted_in(response.into_inner()).map_err(|status| unreachable(&status))
     }

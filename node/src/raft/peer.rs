@@ -48,7 +48,10 @@ impl PeerService {
         let inner = self.inner();
         let to = to.ok_or_else(|| Status::invalid_argument("a message of a peer lacks `to`"))?;
         if inner.links.cluster() != Some(to.cluster) || to.node != inner.node.0 {
-            return Err(Status::failed_precondition(format!("this is {}, of another cluster or not the one meant", inner.node)));
+            return Err(Status::failed_precondition(format!(
+                "this is {}, of another cluster or not the one meant",
+                inner.node
+            )));
         }
         Ok(())
     }
@@ -58,22 +61,23 @@ fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
 }
 
-fn disk(error: StoreError) -> Status {
+fn disk(error: &StoreError) -> Status {
     match error {
         StoreError::Full { .. } => Status::resource_exhausted(error.to_string()),
         StoreError::OutOfOrder { .. } | StoreError::BadTransfer { .. } | StoreError::TooLarge { .. } => {
             Status::invalid_argument(error.to_string())
         }
-        StoreError::Io { .. } | StoreError::Corrupt { .. } | StoreError::Stopped { .. } | StoreError::Newer { .. } => {
-            Status::internal(error.to_string())
-        }
+        StoreError::Io { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Stopped { .. }
+        | StoreError::Newer { .. } => Status::internal(error.to_string()),
     }
 }
 
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Status> {
-    tokio::task::spawn_blocking(call).await.expect("the store does not panic").map_err(disk)
+    tokio::task::spawn_blocking(call).await.expect("the store does not panic").map_err(|error| disk(&error))
 }
 
 #[tonic::async_trait]
@@ -88,14 +92,14 @@ impl Peer for PeerService {
             inner.elections.heard_leader();
         }
         let response = inner.raft.append_entries(request).await.map_err(stopped)?;
-        Ok(Response::new(wire::appended_out(response)))
+        Ok(Response::new(wire::appended_out(&response)))
     }
 
     async fn vote(&self, call: Request<v1::PeerVoteRequest>) -> Answer<v1::PeerVoteResponse> {
         let call = call.into_inner();
         self.check(call.to.as_ref())?;
         let response = self.inner().raft.vote(wire::vote_request_in(call)?).await.map_err(stopped)?;
-        Ok(Response::new(wire::voted_out(response)))
+        Ok(Response::new(wire::voted_out(&response)))
     }
 
     async fn pre_vote(&self, call: Request<v1::PeerPreVoteRequest>) -> Answer<v1::PeerPreVoteResponse> {
@@ -138,8 +142,8 @@ impl Peer for PeerService {
             receiver = blocking(move || receiver.add(part.number, &part.piece).map(|()| receiver)).await?;
         }
         let received = blocking(move || receiver.finish()).await?;
-        let meta = meta_for_openraft(received.meta()).map_err(disk)?;
-        let snapshot = Snapshot { meta, snapshot: Box::new(SnapshotFile::Received(received)) };
+        let meta = meta_for_openraft(received.meta()).map_err(|error| disk(&error))?;
+        let snapshot = Snapshot { meta, snapshot: Box::new(SnapshotFile::Received(Box::new(received))) };
         let response = inner.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         let vote = Some(wire::vote_out(response.vote));
         Ok(Response::new(v1::PeerVoteResponse { vote, granted: true, last: None }))
@@ -230,7 +234,8 @@ impl Peer for PeerService {
             bytes.extend_from_slice(&part.part);
         }
         let blobs = Arc::clone(&inner.blobs);
-        let stored = blocking(move || if blobs.has(&digest) { Ok(digest) } else { blobs.put(&bytes) }).await?;
+        let stored =
+            blocking(move || if blobs.has(&digest) { Ok(digest) } else { blobs.put(&bytes) }).await?;
         if stored != digest {
             return Err(Status::data_loss("the bytes of a blob are not what its digest says"));
         }

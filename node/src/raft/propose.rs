@@ -159,15 +159,16 @@ impl Proposer {
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         let mut next = None;
         loop {
-            let first = match next.take() {
-                Some(held) => held,
-                None => tokio::select! {
+            let first = if let Some(held) = next.take() {
+                held
+            } else {
+                tokio::select! {
                     () = self.stop.cancelled() => return,
                     received = self.queue.recv() => match received {
                         Some(waiting) => waiting,
                         None => return,
                     },
-                },
+                }
             };
             let permit = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -194,12 +195,13 @@ impl Proposer {
 
     /// All that waits and fits into one entry with `first`. What does not fit is the first of the next.
     fn gather(&mut self, first: Waiting, next: &mut Option<Waiting>) -> Vec<Waiting> {
-        let mut used = ENTRY_HEAD_BYTES + first.bytes;
         // Nothing stands beside the founding of a leadership: others are computed under it.
-        let is_alone = first.founds_leadership;
+        if first.founds_leadership {
+            return vec![first];
+        }
+        let mut used = ENTRY_HEAD_BYTES + first.bytes;
         let mut batch = vec![first];
-        while !is_alone {
-            let Ok(waiting) = self.queue.try_recv() else { break };
+        while let Ok(waiting) = self.queue.try_recv() {
             if waiting.founds_leadership || used + waiting.bytes > ENTRY_BYTES_MAX {
                 *next = Some(waiting);
                 break;
@@ -292,10 +294,7 @@ mod tests {
 
         fn from_str(text: &str) -> Result<Self, Self::Err> {
             let (workflow, schedule) = text.split_once(':').unwrap();
-            Ok(Self(matins_core::id::ScheduleId {
-                workflow: workflow.parse()?,
-                schedule: schedule.parse()?,
-            }))
+            Ok(Self(matins_core::id::ScheduleId { workflow: workflow.parse()?, schedule: schedule.parse()? }))
         }
     }
 

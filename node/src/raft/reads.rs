@@ -3,13 +3,12 @@
 //! A round answers two things: an index that a linearizable read must have, and the instant before the round began, which
 //! anchors leases. Start at [`Rounds::ask`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use matins_core::time::BootTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-
-use std::sync::Arc;
 
 use super::clock::boot_time;
 use super::types::Raft;
@@ -75,7 +74,8 @@ impl Rounder {
             self.watch.quorum_round(began);
             let round = Round { began, index: read.map_or(0, |read| read.index) };
             for caller in waiting {
-                drop(caller.send(round));
+                // A caller that has gone does not want it.
+                let _ = caller.send(round);
             }
         }
     }

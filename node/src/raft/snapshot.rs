@@ -29,7 +29,7 @@ pub(crate) enum SnapshotFile {
     /// One that counts, here.
     Published(Arc<stored::Snapshot>),
     /// One that came whole from a peer.
-    Received(stored::UnpublishedSnapshot),
+    Received(Box<stored::UnpublishedSnapshot>),
 }
 
 /// A copy of the state, its hash agreed on.
@@ -87,7 +87,7 @@ impl Snapshots {
             store.publish(writer.finish()?)
         };
         let published = blocking(publish).await?;
-        self.durable.send_replace(published.meta().last.index);
+        self.is_durable(&published);
         for_openraft(published)
     }
 
@@ -96,7 +96,7 @@ impl Snapshots {
         let store = Arc::clone(&self.store);
         let install = move || {
             let unpublished = match file {
-                SnapshotFile::Received(unpublished) => unpublished,
+                SnapshotFile::Received(unpublished) => *unpublished,
                 SnapshotFile::Published(other) => copy_of(&store, &other)?,
                 SnapshotFile::Empty => {
                     let what = "installing a snapshot that was not received";
@@ -107,8 +107,13 @@ impl Snapshots {
             Ok((read(&published)?, published))
         };
         let (copy, published) = blocking(install).await?;
-        self.durable.send_replace(published.meta().last.index);
+        self.is_durable(&published);
         Ok(copy)
+    }
+
+    /// One that was agreed on here may come after a newer one from a leader: what is durable stays so.
+    fn is_durable(&self, published: &stored::Snapshot) {
+        self.durable.send_modify(|durable| *durable = published.meta().last.index.max(*durable));
     }
 }
 
@@ -159,10 +164,10 @@ fn meta_to_store(copy: &StateCopy, hash: Digest) -> stored::SnapshotMeta {
 }
 
 fn members(bytes: &[u8]) -> Result<StoredMembership, StoreError> {
-    let damaged =
-        |why: String| StoreError::Corrupt { path: "the members in a snapshot".into(), at: 0, why };
+    let damaged = |why: String| StoreError::Corrupt { path: "the members in a snapshot".into(), at: 0, why };
     let members: Members = postcard::from_bytes(bytes).map_err(|error| damaged(error.to_string()))?;
-    let membership = record::decode_membership(&members.members).map_err(|error| damaged(error.to_string()))?;
+    let membership =
+        record::decode_membership(&members.members).map_err(|error| damaged(error.to_string()))?;
     Ok(StoredMembership::new(members.at.map(record::to_log_id), membership))
 }
 

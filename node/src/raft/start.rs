@@ -106,7 +106,9 @@ fn check_whole(log: &Log, start: Option<&StateCopy>, root: &Path) -> Result<(), 
     if purged <= reaches {
         return Ok(());
     }
-    let why = format!("the log begins after record {purged:?}, and the newest whole snapshot ends with {reaches:?}");
+    let why = format!(
+        "the log begins after record {purged:?}, and the newest whole snapshot ends with {reaches:?}"
+    );
     Err(StoreError::Corrupt { path: root.into(), at: 0, why })
 }
 
@@ -140,7 +142,7 @@ async fn assemble(
     links.set_cluster(marker.cluster.map_or(0, |cluster| cluster.0));
     let (written, is_written) = watch::channel(0);
     let (votes, voted) = watch::channel(0);
-    let signals = Signals { written, votes, snapshot: durable.clone() };
+    let signals = Signals { written, votes, snapshot: durable };
     let log = RaftLog::new(log, vote, marker.node.0, signals);
     let (states, state) = watch::channel(Arc::new(State::default()));
     let (applied, is_applied) = watch::channel(0);
@@ -150,13 +152,17 @@ async fn assemble(
     let outlets = Outlets { clock: Arc::clone(&clock), states, applied, entries: entries.clone(), keep };
     let machine = Machine::new(start, outlets, snapshots.clone(), Arc::clone(&agreed));
     let network = Network { links: links.clone(), backoff: times.heartbeat };
-    let raft_config = openraft_config(&times).validate().map_err(|error| StartError::Raft(error.to_string()))?;
+    let raft_config =
+        openraft_config(&times).validate().map_err(|error| StartError::Raft(error.to_string()))?;
     let raft = Raft::new(marker.node.0, Arc::new(raft_config), network, log.clone(), machine).await;
     let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+    // Its metrics are empty until its loop has come round once; whoever asks for the members must not see that.
+    raft.with_raft_state(|_| ()).await.map_err(|error| StartError::Raft(error.to_string()))?;
     let (queue, waiting) = Queue::new(times.propose);
     let (rounds, asked_rounds) = Rounds::new();
     let election = Election::new(marker.node, election_times(&times), rand::rng().random(), boot_time());
-    let ends = Ends { queue: waiting, rounds: asked_rounds, keep: asked, agreed, written: is_written, votes: voted };
+    let ends =
+        Ends { queue: waiting, rounds: asked_rounds, keep: asked, agreed, written: is_written, votes: voted };
     let inner = Inner {
         node: marker.node,
         member: config.member,
@@ -167,7 +173,6 @@ async fn assemble(
         raft,
         log,
         snapshots,
-        snapshot_durable: durable,
         blobs: Arc::new(blobs),
         holdings: Holdings::default(),
         queue,
@@ -264,6 +269,6 @@ async fn end_on_fault(inner: Arc<Inner>, on_exit: OnExit) {
     };
     match fault {
         Err(Fatal::Stopped) | Ok(()) => {}
-        Err(error @ (Fatal::StorageError(_) | Fatal::Panicked)) => on_exit(Exit::Fault(error.to_string())),
+        Err(error @ (Fatal::StorageError(_) | Fatal::Panicked)) => on_exit(&Exit::Fault(error.to_string())),
     }
 }

@@ -46,7 +46,7 @@ impl Default for RaftTimes {
 pub struct TimesError(pub Vec<String>);
 
 /// An election takes this long at worst (PROTOCOL 2.5).
-pub const ELECTION_WORST: Duration = Duration::from_secs(5);
+const ELECTION_WORST: Duration = Duration::from_secs(5);
 
 impl RaftTimes {
     /// A third of the lease: for longer than that a leader does not hold on to a lead it cannot use (PROTOCOL 2.3).
@@ -57,12 +57,12 @@ impl RaftTimes {
     /// A voter that has heard a leader so lately votes for nobody else. openraft counts it from when it has handled the
     /// message, so it is shorter than `miss`: a pre-vote that was granted is followed by a vote.
     pub(crate) fn hold_on(&self) -> Duration {
-        self.election_min - self.heartbeat * 3 / 2
+        self.election_min.saturating_sub(self.heartbeat * 3 / 2)
     }
 
     /// A voter that has heard a leader so lately grants no pre-vote.
     pub(crate) fn miss(&self) -> Duration {
-        self.election_min - self.heartbeat
+        self.election_min.saturating_sub(self.heartbeat)
     }
 
     /// Names all that is wrong with these times.

@@ -34,12 +34,12 @@ impl Exit {
 }
 
 /// What is done when a node must end. The default, [`exit_process`], never returns; tests note it instead.
-pub type OnExit = Arc<dyn Fn(Exit) + Send + Sync>;
+pub type OnExit = Arc<dyn Fn(&Exit) + Send + Sync>;
 
 /// Says why on stderr and ends the process, without waiting for anything.
-pub fn exit_process(exit: Exit) {
+pub fn exit_process(exit: &Exit) {
     use std::io::Write as _;
-    let (Exit::GaveUpLead(reason) | Exit::Fault(reason)) = &exit;
+    let (Exit::GaveUpLead(reason) | Exit::Fault(reason)) = exit;
     // If stderr is gone too there is nobody left to tell.
     drop(writeln!(std::io::stderr(), "matins: this node stops: {reason}"));
     std::process::exit(exit.code());
@@ -109,8 +109,7 @@ impl Watch {
         }
         let quorum = BootTime(self.quorum_at.load(Ordering::Acquire)).max(since);
         let came_round = BootTime(self.loop_at.load(Ordering::Acquire)).max(since);
-        let oldest =
-            self.proposed.lock().unwrap_or_else(PoisonError::into_inner).front().map(|(_, at)| *at);
+        let oldest = self.proposed.lock().unwrap_or_else(PoisonError::into_inner).front().map(|(_, at)| *at);
         let overdue = |what: &str, at: BootTime| {
             let silence = now.since(at);
             (silence > patience).then(|| format!("it leads, and {what} for {silence}"))
@@ -127,7 +126,7 @@ pub(crate) fn start(watch: Arc<Watch>, patience: Duration, on_exit: OnExit) -> s
     let look = move || {
         while !watch.stopped.load(Ordering::Acquire) {
             if let Some(reason) = watch.verdict(boot_time(), patience) {
-                on_exit(Exit::GaveUpLead(reason));
+                on_exit(&Exit::GaveUpLead(reason));
                 return;
             }
             thread::sleep(Duration::from_millis(100));

@@ -5,9 +5,7 @@ use matins_core::id::{Digest, NodeId};
 use matins_core::time::Timestamp;
 use matins_proto::v1;
 use openraft::CommittedLeaderId;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use tonic::Status;
 
 use super::record;
@@ -88,13 +86,13 @@ fn record_in(record: v1::PeerRecord) -> Result<Record, Status> {
     record::from_stored(&stored).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-pub(crate) fn appended_out(response: AppendEntriesResponse<u64>) -> v1::PeerAppendResponse {
+pub(crate) fn appended_out(response: &AppendEntriesResponse<u64>) -> v1::PeerAppendResponse {
     use v1::peer_append_response::Result as Outcome;
     let (result, vote) = match response {
         // A node takes all it is given or nothing; only the sender cuts.
         AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => (Outcome::Success, None),
         AppendEntriesResponse::Conflict => (Outcome::Conflict, None),
-        AppendEntriesResponse::HigherVote(vote) => (Outcome::HigherVote, Some(vote_out(vote))),
+        AppendEntriesResponse::HigherVote(vote) => (Outcome::HigherVote, Some(vote_out(*vote))),
     };
     v1::PeerAppendResponse { result: result.into(), vote }
 }
@@ -116,7 +114,7 @@ pub(crate) fn appended_in(
     }
 }
 
-pub(crate) fn vote_request_out(request: VoteRequest<u64>, to: v1::PeerTo) -> v1::PeerVoteRequest {
+pub(crate) fn vote_request_out(request: &VoteRequest<u64>, to: v1::PeerTo) -> v1::PeerVoteRequest {
     v1::PeerVoteRequest {
         to: Some(to),
         vote: Some(vote_out(request.vote)),
@@ -128,7 +126,7 @@ pub(crate) fn vote_request_in(request: v1::PeerVoteRequest) -> Result<VoteReques
     Ok(VoteRequest::new(vote_in(request.vote)?, request.last.map(log_id_in)))
 }
 
-pub(crate) fn voted_out(response: VoteResponse<u64>) -> v1::PeerVoteResponse {
+pub(crate) fn voted_out(response: &VoteResponse<u64>) -> v1::PeerVoteResponse {
     v1::PeerVoteResponse {
         vote: Some(vote_out(response.vote)),
         granted: response.vote_granted,
@@ -176,7 +174,7 @@ pub(crate) fn status_out(status: &PeerStatus, member: &Member) -> v1::PeerStatus
     }
 }
 
-pub(crate) fn status_in(status: v1::PeerStatusResponse) -> Result<PeerStatus, Status> {
+pub(crate) fn status_in(status: &v1::PeerStatusResponse) -> Result<PeerStatus, Status> {
     Ok(PeerStatus {
         node: NodeId(status.node),
         cluster: Some(status.cluster).filter(|cluster| *cluster != 0),

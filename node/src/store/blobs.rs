@@ -179,7 +179,8 @@ impl Blobs {
         Ok(())
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    /// The file that holds a blob, whether it is there or not. It is never changed.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(digest.to_string())
     }
 

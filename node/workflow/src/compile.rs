@@ -137,7 +137,7 @@ impl CompiledWorkflow {
     }
 }
 
-fn encode(ir: &Workflow) -> Vec<u8> {
+fn encode(ir: &impl serde::Serialize) -> Vec<u8> {
     postcard::to_allocvec(ir).expect("the IR has only types that postcard encodes")
 }
 

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Source lines longer than this are not shown.
 const SOURCE_LINE_BYTES_MAX: usize = 4_096;
 
+/// Faults that are told of one file; the rest are counted.
+pub(crate) const FAULTS_MAX: usize = 200;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -125,13 +128,16 @@ pub(crate) struct Reporter<'a> {
     /// Where each line begins.
     lines: Vec<usize>,
     diagnostics: Vec<Diagnostic>,
+    /// Errors beyond [`FAULTS_MAX`], and the last fault beyond it.
+    untold: usize,
+    beyond: Option<Diagnostic>,
 }
 
 impl<'a> Reporter<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
-        Self { file, text, lines, diagnostics: Vec::new() }
+        Self { file, text, lines, diagnostics: Vec::new(), untold: 0, beyond: None }
     }
 
     pub(crate) fn error(&mut self, span: Span, code: &str, message: impl Into<String>) -> &mut Diagnostic {
@@ -173,16 +179,27 @@ impl<'a> Reporter<'a> {
     }
 
     pub(crate) fn error_count(&self) -> usize {
-        self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
+        self.untold + self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
     }
 
     /// In order of place, errors of one place first. What is said twice of one place is said once: aliases bring
     /// the same fault several times.
-    pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
+    pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
+        if self.untold > 0 {
+            let message = format!("{FAULTS_MAX} faults are told, and there are {} errors more", self.untold);
+            let place = self.place(Span::new(self.text.len(), self.text.len()));
+            let one = Diagnostic::new(Severity::Error, "limit-faults", message, place);
+            self.diagnostics.push(one);
+        }
         let mut diagnostics = self.diagnostics;
         diagnostics.sort_by_key(|one| (one.place.line, one.place.column, one.severity));
         diagnostics.dedup();
         diagnostics
+    }
+
+    /// Whether more faults would only be counted, so that it is no use to look for all of them.
+    pub(crate) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= FAULTS_MAX
     }
 
     /// An error at a place that is known already.
@@ -193,14 +210,23 @@ impl<'a> Reporter<'a> {
     }
 
     fn report(&mut self, severity: Severity, span: Span, code: &str, message: String) -> &mut Diagnostic {
+        if self.is_full() {
+            self.untold += usize::from(severity == Severity::Error);
+            let place =
+                Place { file: String::new(), line: 0, column: 0, source_line: String::new(), range: 0..0 };
+            return self.beyond.insert(Diagnostic::new(severity, code, message, place));
+        }
         let place = self.place(span);
-        let one = Diagnostic { severity, code: code.to_owned(), message, place, hint: None, related: None };
-        self.diagnostics.push(one);
+        self.diagnostics.push(Diagnostic::new(severity, code, message, place));
         self.diagnostics.last_mut().expect("it was pushed in the line above")
     }
 }
 
 impl Diagnostic {
+    fn new(severity: Severity, code: &str, message: String, place: Place) -> Self {
+        Self { severity, code: code.to_owned(), message, place, hint: None, related: None }
+    }
+
     pub(crate) fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
         self.hint = Some(hint.into());
         self
@@ -222,7 +248,11 @@ fn floor_char(text: &str, at: usize) -> usize {
 }
 
 /// The name in `names` that `wrong` was probably meant to be.
-pub(crate) fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    // A comparison costs the product of both lengths: no name is that long, and nobody reads so many.
+    if wrong.len() > 100 {
+        return None;
+    }
     let lower = wrong.to_lowercase();
     let rank = |name: &'n str| {
         let other = name.to_lowercase();
@@ -232,7 +262,7 @@ pub(crate) fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>)
         let allowed = lower.len().max(other.len()) / 3;
         (begins_alike || distance <= allowed).then_some((distance, name))
     };
-    names.into_iter().filter_map(rank).min().map(|(_, name)| name)
+    names.into_iter().take(500).filter_map(rank).min().map(|(_, name)| name)
 }
 
 /// `did you mean `x`?`, or the names there are if none is near and they are few.
@@ -243,6 +273,6 @@ pub(crate) fn did_you_mean<'n>(
     if let Some(name) = nearest(wrong, names.clone()) {
         return Some(format!("did you mean `{name}`?"));
     }
-    let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    let names: Vec<_> = names.into_iter().take(31).map(|name| format!("`{name}`")).collect();
     (1..=30).contains(&names.len()).then(|| format!("there is {}", names.join(", ")))
 }

@@ -12,5 +12,5 @@ pub mod template;
 mod yaml;
 
 pub use compile::{Compiled, CompiledWorkflow, SourceFile, compile};
-pub use diagnostic::{Colour, Diagnostic, Place, Severity};
+pub use diagnostic::{Colour, Diagnostic, Place, Severity, nearest};
 pub use params::{PARAMS_BYTES_MAX, ParamFault, resolve_params};

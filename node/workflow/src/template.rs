@@ -4,9 +4,10 @@
 //! size, and gives the same on every leader: nothing in here reads a clock or draws a random number. Errors of the
 //! engine are turned into [`RenderError`] here and never shown as the engine shows them, which may quote values.
 //!
-//! Start reading at [`render_text`], [`render_json`] and [`eval_condition`], then [`job`] for what an attempt runs;
+//! Start reading at [`render_text`], [`render_json`] and [`eval_condition`], then [`render_job`] for what an attempt runs;
 //! `names` checks the same texts before there is a run.
 
+mod dates;
 mod filters;
 mod job;
 mod kinds;
@@ -15,6 +16,7 @@ pub(crate) mod names;
 pub(crate) mod pieces;
 mod sample;
 mod scope;
+mod tree;
 mod value;
 
 use std::collections::BTreeSet;

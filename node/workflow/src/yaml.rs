@@ -193,7 +193,8 @@ impl<'a> Builder<'_, 'a> {
     }
 
     fn map(&mut self, span: Span, depth: usize) -> Option<Node> {
-        let (mut entries, mut merged): (Vec<Entry>, Vec<Node>) = (Vec::new(), Vec::new());
+        // What `<<` brings stands where `<<` stands, so that order means what it shows.
+        let (mut entries, mut merged): (Vec<Entry>, Vec<(usize, Node)>) = (Vec::new(), Vec::new());
         let mut known: BTreeMap<String, Span> = BTreeMap::new();
         let mut end = span.end;
         loop {
@@ -212,7 +213,7 @@ impl<'a> Builder<'_, 'a> {
                 continue;
             };
             if key == "<<" && style == Style::Plain {
-                merged.push(value);
+                merged.push((entries.len(), value));
             } else if let Some(first) = known.get(&key) {
                 let place = self.reporter.place(*first);
                 self.reporter
@@ -223,8 +224,13 @@ impl<'a> Builder<'_, 'a> {
                 entries.push(Entry { key, key_span, value });
             }
         }
-        for source in merged {
-            self.merge(source, &mut known, &mut entries);
+        let mut added = 0;
+        for (at, source) in merged {
+            let mut found = Vec::new();
+            self.merge(source, &mut known, &mut found);
+            let at = at + added;
+            added += found.len();
+            entries.splice(at..at, found);
         }
         Some(Node { span: Span::new(span.start, end), value: Value::Map(entries) })
     }

@@ -2,11 +2,12 @@
 //! warnings and notes comes of `good/`. `UPDATE_GOLDENFILES=1` writes the texts anew.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use matins_workflow::compile::{FileLookup, FoundFile, Options, glob_matches};
-use matins_workflow::{Colour, Compiled, Severity, SourceFile, compile};
+use matins_workflow::{Colour, Compiled, CompiledWorkflow, Severity, SourceFile, compile};
 
 /// Files that exist beside every source.
 struct Beside;
@@ -73,6 +74,39 @@ fn good_files_have_no_faults() {
             "{}",
             rendered(&compiled)
         );
+    }
+}
+
+/// The compiled form and its digest are kept for ever: a change here makes new versions of everybody's workflows.
+#[test]
+fn the_compiled_form_stays_as_it_is() {
+    for path in folder("good") {
+        let mut text = String::new();
+        for workflow in &compiled(&path).workflows {
+            let ir = serde_json::to_string_pretty(&workflow.ir).expect("the IR has JSON");
+            let (bytes, digest) = (workflow.encode().len(), workflow.digest());
+            writeln!(text, "{ir}\n{bytes} bytes, digest {digest}").expect("a String takes all");
+        }
+        let golden = path.with_extension("ir");
+        if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+            fs::write(&golden, &text).expect("the golden file is writable");
+        }
+        assert_eq!(text, fs::read_to_string(&golden).expect("the golden file"), "{}", path.display());
+    }
+}
+
+#[test]
+fn line_ends_and_byte_order_mark_change_nothing() {
+    for path in folder("good") {
+        let text = fs::read_to_string(&path).expect("a readable file");
+        let other = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+        let version = |text: String| {
+            let source = SourceFile { name: "w".into(), text: text.into() };
+            let compiled = compile(&[source], &Beside, &Options::default());
+            assert!(!compiled.has_errors(), "{}", rendered(&compiled));
+            compiled.workflows.iter().map(CompiledWorkflow::digest).collect::<Vec<_>>()
+        };
+        assert_eq!(version(text), version(other), "{}", path.display());
     }
 }
 

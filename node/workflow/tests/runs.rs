@@ -12,7 +12,7 @@ use matins_workflow::compile::{FileLookup, FoundFile, NoFiles, Options};
 use matins_workflow::template::{
     Scope, TaskScope, Times, Work, decision_inputs, eval_condition, eval_for_each, job_inputs, render_job,
 };
-use matins_workflow::{Colour, Compiled, ParamFault, SourceFile, compile, resolve_params};
+use matins_workflow::{Colour, Compiled, ParamFault, Severity, SourceFile, compile, resolve_params};
 use serde_json::{Map, Value as Json, json};
 
 /// 2013-01-02T07:30:00Z: 02:30 in New York.
@@ -225,4 +225,32 @@ fn the_examples_compile_without_a_warning() {
         assert_eq!(compiled.diagnostics, [], "{path}");
         assert_eq!(compiled.unknown_pools(&BTreeSet::new()), [], "{path}");
     }
+}
+
+#[test]
+fn hostile_files_are_refused_soon() {
+    let faults = |text: String| {
+        let source = SourceFile { name: "w".into(), text: text.into_bytes() };
+        let compiled = compile(&[source], &NoFiles, &Options::default());
+        assert!(compiled.has_errors() && compiled.diagnostics.len() <= 201);
+        let mut errors = compiled.diagnostics.iter().filter(|one| one.severity == Severity::Error);
+        errors.next_back().expect("an error").code.clone()
+    };
+    let many = |what: &dyn Fn(usize) -> String, count| (0..count).map(what).collect::<Vec<_>>().join(", ");
+    let keys = many(&|number| format!("key{number}: 1"), 60_000);
+    assert_eq!(faults(format!("{{workflow: w, {keys}}}")), "limit-faults");
+    let needs = many(&|number| format!("x{number}"), 90_000);
+    assert_eq!(
+        faults(format!("workflow: w\ntasks: {{ a: {{ run: [x], needs: [{needs}] }} }}")),
+        "limit-faults"
+    );
+    let env = many(&|number| format!("A{number}: b"), 60_000);
+    assert_eq!(faults(format!("workflow: w\ntasks: {{ a: {{ run: [x], env: {{{env}}} }} }}")), "limit-env");
+    // Large defaults in every task.
+    let env = many(&|number| format!("A{number}: {}", "b".repeat(500)), 1_000);
+    let tasks = many(&|number| format!("t{number}: {{ run: [x] }}"), 9_000);
+    let text = format!("workflow: w\ndefaults: {{ env: {{{env}}} }}\ntasks: {{{tasks}}}");
+    assert_eq!(faults(text), "limit-definition");
+    let expr = many(&|_| "{{ nope }}".to_owned(), 60_000);
+    assert_eq!(faults(format!("workflow: w\ntasks: {{ a: {{ run: \"{expr}\" }} }}")), "limit-faults");
 }

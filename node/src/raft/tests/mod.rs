@@ -80,7 +80,7 @@ impl TestNode {
                 public_address: String::new(),
             },
             times: RaftTimes::default(),
-            on_exit: Arc::new(move |exit| noted.lock().unwrap().push(exit)),
+            on_exit: Arc::new(move |exit| noted.lock().unwrap().push(exit.clone())),
         };
         let consensus = Consensus::start(config, Arc::new(MajorityClock::default())).await.unwrap();
         let close = CancellationToken::new();

@@ -17,8 +17,8 @@ impl Cluster {
         answered.answer.unwrap();
         let index = answered.index.0;
         for node in &self.nodes {
-            let mut durable = node.consensus.inner().snapshot_durable.clone();
-            let published = durable.wait_for(|durable| *durable >= index);
+            let mut metrics = node.consensus.inner().raft.data_metrics();
+            let published = metrics.wait_for(|it| it.snapshot.is_some_and(|last| last.index >= index));
             timeout(DEADLINE, published).await.expect("a snapshot in time").unwrap();
         }
         index
@@ -29,8 +29,16 @@ impl Cluster {
         for node in &self.nodes {
             let inner = node.consensus.inner();
             inner.raft.trigger().purge_log(upto).await.unwrap();
-            let log = inner.log.store();
-            wait_for("a purge", || log.purged().filter(|purged| purged.index >= upto)).await;
+        }
+        // A leader purges what its followers still read only when they have read on.
+        let leader = &self.leader().await.consensus;
+        let is_purged = |node: &TestNode| {
+            node.consensus.inner().log.store().purged().is_some_and(|purged| purged.index >= upto)
+        };
+        let deadline = Instant::now() + DEADLINE;
+        while !self.nodes.iter().all(is_purged) {
+            assert!(Instant::now() < deadline, "purged in time");
+            leader.propose(set_pool("purge", 1)).await.unwrap();
         }
     }
 }

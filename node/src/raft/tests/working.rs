@@ -43,7 +43,8 @@ async fn commands_that_gather_share_entries_and_keep_their_own_answers() {
     let leader = cluster.leader().await;
     let before = leader.consensus.state().index;
     let names: Vec<String> = (0..200).map(|number| format!("pool-{number}")).collect();
-    let proposed = names.iter().zip(0..).map(|(name, number)| leader.consensus.propose(set_pool(name, number)));
+    let proposed =
+        names.iter().zip(0..).map(|(name, number)| leader.consensus.propose(set_pool(name, number)));
     for answered in join_all(proposed).await {
         assert_eq!(answered.unwrap().answer, Ok(matins_core::Answer::Done));
     }

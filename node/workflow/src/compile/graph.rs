@@ -147,7 +147,7 @@ fn needs_of(
         let Some(name) = read::text(reporter, node, &format!("`needs` of task `{task}`")) else { continue };
         let Some(entry) = tasks.get(&name) else {
             let others = tasks.keys().map(String::as_str).filter(|other| *other != task);
-            let mut hint = did_you_mean(&name, others);
+            let mut hint = if reporter.is_full() { None } else { did_you_mean(&name, others) };
             if name.contains([',', ' ']) {
                 hint = Some("several tasks are a list: `needs: [a, b]`".to_owned());
             }

@@ -79,6 +79,7 @@ fn unknown_key(reporter: &mut Reporter<'_>, entry: &Entry, keys: &Keys, what: &s
     let lower = key.to_lowercase().replace('-', "_");
     let elsewhere = ELSEWHERE.iter().find(|(other, ours)| *other == lower && keys.now.contains(ours));
     let hint = match elsewhere {
+        _ if reporter.is_full() => None,
         Some((_, ours)) => Some(format!("that is `{ours}` here")),
         None => nearest(key, known())
             .map(|name| format!("did you mean `{name}`?"))

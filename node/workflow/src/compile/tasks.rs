@@ -23,6 +23,7 @@ const TIMEOUT_DEFAULT: Millis = DAY;
 const TIMEOUT_MAX: Millis = Millis(366 * DAY.0);
 const RETRIES_MAX: i64 = 1_000;
 const LABELS_MAX: usize = 64;
+const ENV_MAX: usize = 1_000;
 
 const TRIGGER_RULES: &[(&str, TriggerRule)] = &[
     ("all_success", TriggerRule::AllSuccess),
@@ -210,6 +211,11 @@ fn env_nodes<'n>(
 ) -> Vec<(&'n Entry, String)> {
     let mut env: Vec<(&Entry, String)> = Vec::new();
     for node in [defaults.get("env"), fields.get("env")].into_iter().flatten() {
+        if matches!(&node.value, Value::Map(entries) if entries.len() > ENV_MAX) {
+            let message = format!("a task has {ENV_MAX} environment variables at most");
+            reporter.error(node.span, "limit-env", message).hint("`with` takes any JSON, of any size");
+            continue;
+        }
         for (entry, value) in read::texts(reporter, node, "`env`") {
             let key = entry.key.as_str();
             let begins_well = key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');

@@ -60,14 +60,18 @@ pub(crate) fn workflow(
         files: files.unwrap_or_default(),
     };
     let bytes = super::encode(&ir).len();
-    if bytes > DEFINITION_BYTES_MAX {
-        let message =
-            format!("a workflow has {DEFINITION_BYTES_MAX} bytes compiled at most, this one {bytes}");
-        reporter
-            .error(key_span, "limit-definition", message)
-            .hint("put long scripts into files, and split large workflows");
+    if bytes > DEFINITION_BYTES_MAX && reporter.error_count() == errors_before {
+        too_large(reporter, key_span, bytes);
     }
     (reporter.error_count() == errors_before).then_some(CompiledWorkflow { ir, positions })
+}
+
+fn too_large(reporter: &mut Reporter<'_>, span: Span, bytes: usize) {
+    let message =
+        format!("a workflow has {DEFINITION_BYTES_MAX} bytes compiled at most, this one {bytes} or more");
+    reporter
+        .error(span, "limit-definition", message)
+        .hint("put long scripts into files, and split large workflows");
 }
 
 fn name(reporter: &mut Reporter<'_>, fields: &Fields<'_>, around: &Around<'_>) -> Option<WorkflowName> {
@@ -156,9 +160,16 @@ fn tasks_of(
             .hint("the order in the file means nothing; write `needs: NAME` where one follows another");
     }
     let shared = Shared { graph: &graph, params, defaults, priority };
-    let mut tasks = Vec::new();
+    let (mut tasks, mut bytes) = (Vec::new(), 0);
     for (index, entry) in entries.iter().enumerate() {
-        tasks.extend(tasks::task(reporter, index, entry, &shared, positions));
+        let Some(task) = tasks::task(reporter, index, entry, &shared, positions) else { continue };
+        // While they are read: defaults that are large go into every task.
+        bytes += super::encode(&task).len();
+        if bytes > DEFINITION_BYTES_MAX {
+            too_large(reporter, span, bytes);
+            break;
+        }
+        tasks.push(task);
     }
     warn_of_skips(reporter, entries, &graph);
     tasks

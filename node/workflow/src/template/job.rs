@@ -3,7 +3,8 @@
 use matins_core::ir::{Action, Shell, Task};
 use serde_json::Value as Json;
 
-use super::{RenderError, Scope, render_json, text_in};
+use super::scope::with_env;
+use super::{RenderError, Scope, job_inputs, json_in, parse_json, text_in};
 
 /// A task of one run with every template rendered.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,15 +40,21 @@ pub enum Work {
 
 /// Renders a task: first `env` in order (each value may use those before it), then the action and `with`.
 pub fn render_job(task: &Task, scope: &Scope) -> Result<Job, RenderError> {
-    let mut scope = scope.clone();
+    let inputs = job_inputs(task);
+    let names = scope.names(|name| inputs.iter().any(|input| input.as_str() == name));
+    let mut known = scope.env.clone();
     let mut env: Vec<(String, String)> = Vec::with_capacity(task.env.len());
     for (name, template) in &task.env {
-        let value = super::render_text(template, &scope)?;
+        let value = if template.contains("{{") {
+            text_in(template, &with_env(names.clone(), &known))?
+        } else {
+            template.clone()
+        };
         env.retain(|(known, _)| known != name);
         env.push((name.clone(), value.clone()));
-        scope.env.insert(name.clone(), value);
+        known.insert(name.clone(), value);
     }
-    let context = scope.context();
+    let context = with_env(names, &known);
     let work = match &task.action {
         Action::Argv(argv) => {
             Work::Argv(argv.iter().map(|arg| text_in(arg, &context)).collect::<Result<_, _>>()?)
@@ -57,6 +64,6 @@ pub fn render_job(task: &Task, scope: &Scope) -> Result<Job, RenderError> {
             Work::Script { interpreter: interpreter.clone(), text: text.clone() }
         }
     };
-    let with = task.with.as_ref().map(|with| render_json(with, &scope)).transpose()?;
+    let with = task.with.as_ref().map(|with| json_in(&parse_json(with)?, &context)).transpose()?;
     Ok(Job { work, env, with })
 }

@@ -9,7 +9,8 @@
 use matins_core::ir::ParamKind;
 use minijinja::machinery::ast::{BinOpKind, Expr, UnaryOpKind};
 
-use super::names::{ItemUse, Names, path};
+use super::names::{ItemUse, Names};
+use super::tree::path;
 
 /// What they give cannot mean anything to a shell.
 const HARMLESS: &[&str] = &[

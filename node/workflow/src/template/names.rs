@@ -3,11 +3,6 @@
 //!
 //! Start reading at [`check`].
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the enums are the template engine's, and grow without us"
-)]
-
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -17,6 +12,7 @@ use minijinja::machinery::{self, Span};
 
 use super::filters::{FILTERS, FUNCTIONS, TESTS};
 use super::kinds::{brings_text, is_number};
+use super::tree::{constant_text, path, range};
 use crate::compile::Graph;
 use crate::diagnostic::{Severity, did_you_mean};
 
@@ -477,34 +473,4 @@ impl Finding {
     fn hint(&mut self, hint: impl Into<String>) {
         self.hint = Some(hint.into());
     }
-}
-
-/// `a.b['c']` as `a` and `[b, c]`.
-pub(super) fn path<'e>(expr: &'e Expr<'_>) -> Option<(&'e str, Vec<&'e str>)> {
-    match expr {
-        Expr::Var(var) => Some((var.id, Vec::new())),
-        Expr::GetAttr(get) => {
-            let (root, mut parts) = path(&get.expr)?;
-            parts.push(get.name);
-            Some((root, parts))
-        }
-        Expr::GetItem(get) => {
-            let Expr::Const(constant) = &get.subscript_expr else { return None };
-            let (root, mut parts) = path(&get.expr)?;
-            parts.push(constant.value.as_str()?);
-            Some((root, parts))
-        }
-        _ => None,
-    }
-}
-
-fn constant_text(arg: &CallArg<'_>) -> Option<(String, Span)> {
-    match arg {
-        CallArg::Pos(Expr::Const(constant)) => Some((constant.value.as_str()?.to_owned(), constant.span())),
-        _ => None,
-    }
-}
-
-fn range(span: Span) -> Range<usize> {
-    span.start_offset as usize..span.end_offset as usize
 }

@@ -14,7 +14,7 @@ use minijinja::{Environment, ErrorKind};
 
 use super::names::{Checked, Finding, Names};
 use super::value::{from_json, kind_name};
-use super::{engine, filters, moment};
+use super::{dates, engine, moment};
 use crate::calendar::Zone;
 use crate::diagnostic::Severity;
 use matins_core::ir::ParamKind;
@@ -134,7 +134,7 @@ fn context(names: &Names<'_>) -> Value {
     let params = names.params.iter().flat_map(|params| params.iter());
     let params = Value::from_pairs(params.map(|(name, kind)| (name.clone(), sample_of(*kind))));
     Value::from_pairs([
-        (filters::ZONE_KEY, time()),
+        (dates::ZONE_KEY, time()),
         ("params", params),
         ("logical_time", time()),
         ("interval_end", time()),

@@ -6,7 +6,7 @@ use matins_core::time::Timestamp;
 use minijinja::Value;
 use serde_json::{Map, Value as Json};
 
-use super::filters::ZONE_KEY;
+use super::dates::ZONE_KEY;
 use super::moment::Moment;
 use super::value::from_json;
 use crate::calendar::Zone;
@@ -88,6 +88,11 @@ impl Scope {
 
     /// All of it as the template engine takes it.
     pub(crate) fn context(&self) -> Value {
+        with_env(self.names(|_| true), &self.env)
+    }
+
+    /// All but `env`, with those tasks that are asked for: outputs may be large, and are copied.
+    pub(crate) fn names(&self, is_used: impl Fn(&str) -> bool) -> Vec<(&'static str, Value)> {
         let mut names = vec![
             (ZONE_KEY, Moment::value(self.times.logical, &self.timezone)),
             ("params", self.params()),
@@ -95,14 +100,13 @@ impl Scope {
             ("interval_end", self.moment(self.times.logical)),
             ("interval_start", self.moment(self.times.interval_start)),
             ("run", self.run()),
-            ("tasks", self.tasks()),
-            ("env", Value::from_pairs(self.env.iter().map(|(name, value)| (name.clone(), value.clone())))),
+            ("tasks", self.tasks(is_used)),
         ];
         if let Some((index, item)) = &self.item {
             names.push(("item", from_json(item)));
             names.push(("item_index", Value::from(*index)));
         }
-        Value::from_pairs(names)
+        names
     }
 
     fn moment(&self, time: Timestamp) -> Value {
@@ -126,8 +130,9 @@ impl Scope {
         ])
     }
 
-    fn tasks(&self) -> Value {
-        Value::from_pairs(self.tasks.iter().map(|(name, task)| {
+    fn tasks(&self, is_used: impl Fn(&str) -> bool) -> Value {
+        let used = self.tasks.iter().filter(|(name, _)| is_used(name));
+        Value::from_pairs(used.map(|(name, task)| {
             let mut parts =
                 vec![("state", Value::from(task.state.as_str())), ("outputs", from_json(&task.outputs))];
             if let Some(items) = &task.items {
@@ -136,4 +141,11 @@ impl Scope {
             (name.clone(), Value::from_pairs(parts))
         }))
     }
+}
+
+/// `names` and an environment.
+pub(crate) fn with_env(mut names: Vec<(&'static str, Value)>, env: &BTreeMap<String, String>) -> Value {
+    let env = env.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    names.push(("env", Value::from_pairs(env)));
+    Value::from_pairs(names)
 }

@@ -67,7 +67,7 @@ fn duplicate_keys_and_merges() {
     let Value::Map(entries) = &documents[0].value else { panic!("a map") };
     let Value::Map(merged) = &entries[1].value.value else { panic!("a map") };
     let texts: Vec<_> = merged.iter().map(|entry| entry.key.as_str()).collect();
-    assert_eq!(texts, ["b", "a"]);
+    assert_eq!(texts, ["a", "b"]);
 }
 
 #[test]

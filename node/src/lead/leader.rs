@@ -1,0 +1,517 @@
+//! One leadership as a machine without a runtime: events in, actions out.
+//!
+//! It owns everything that changes while a node leads and nothing that must outlive it: at its beginning it finds all
+//! there is to do in `State`, by the same keys that effects name later (DESIGN 3.6), so there is no separate recovery.
+//! It never blocks, reads no clock and talks to nobody; `shell` and the simulator do that for it.
+//!
+//! Start reading at [`Leader::new`], then [`Leader::run`] and `look`, which says what each key means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use matins_core::command::{Command, Finish, Readings};
+use matins_core::id::{Digest, ExecutorId, Fence, ScheduleId, SessionNumber, TaskId};
+use matins_core::state::{AttemptOutcome, AttemptState, BackfillState, Output, State};
+use matins_core::time::{BootTime, Millis, Timestamp};
+use matins_core::{Answer, Effect, Refusal, Stale};
+use matins_proto::v1;
+use matins_proto::v1::executor_message::Message as Said;
+use matins_proto::v1::leader_message::Message;
+use matins_workflow::calendar::tz_version;
+
+use super::backfill::{self, History, NoHistory};
+use super::calendars::Calendars;
+use super::decide::{Decided, decide, give_up_waiting_for_room};
+use super::outputs::OutputCache;
+use super::queue::{ConnId, Key, Queue};
+use super::report::finish_of;
+use super::retire::{self, Holding};
+use super::scope::{Fetched, Resolve};
+use super::sessions::{Next, Sessions, message, session_opened, session_refused};
+use super::start::{Rendered, render_start};
+use super::ticks::{self, TickTools};
+use super::timers;
+
+/// How often finished runs are counted, at most.
+const RETIRE_LOOK_EVERY: Millis = Millis::from_secs(1);
+/// A node whose history is not complete is asked again so much later.
+const HISTORY_AGAIN: Millis = Millis::from_secs(5);
+
+/// The two times of one instant.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Leader time.
+    pub at: Timestamp,
+    /// The boot-time clock of this machine.
+    pub boot: BootTime,
+}
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Event {
+    /// An executor said something over a stream.
+    Said(ConnId, Said),
+    /// A stream ended.
+    Closed(ConnId),
+    /// A proposal was answered. `None`: it was not, and whether it was done is not known.
+    Answered(Key, Option<Result<Answer, Refusal>>),
+    /// An output was read.
+    Read(Digest, Fetched),
+    /// A large output has its copies, or cannot have them now.
+    Published(Fence, bool),
+}
+
+/// Something to be done outside.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Propose this under the leadership, and answer with the key.
+    Propose(Key, Command),
+    /// Send this over a stream.
+    Send(ConnId, v1::LeaderMessage),
+    /// Close a stream.
+    Close(ConnId),
+    /// Read an output.
+    Read(Digest),
+    /// Copy a large output to a majority.
+    Publish(Fence, Digest),
+}
+
+/// What the leader must know of the world at each look.
+pub struct Outside<'a> {
+    /// What has left the state.
+    pub history: &'a dyn History,
+    /// Works out parameters.
+    pub resolve: &'a dyn Resolve,
+    /// The newest block that a majority has, with all before it.
+    pub durable_block: u64,
+    /// Bytes of log since the last checkpoint.
+    pub log_bytes: u64,
+    /// The voters' clocks; `None` while no majority is heard.
+    pub readings: Option<Readings>,
+    /// The instant before the last successful quorum round began.
+    pub quorum: Option<BootTime>,
+}
+
+/// One leadership.
+pub struct Leader {
+    state: Arc<State>,
+    queue: Queue,
+    sessions: Sessions,
+    calendars: Calendars,
+    outputs: OutputCache,
+    /// Reports that wait to be proposed or acknowledged.
+    reports: BTreeMap<Fence, Report>,
+    /// Ticks due up to here have been asked for.
+    looked_until: Timestamp,
+    /// When `state.now` rose last.
+    wrote_at: BootTime,
+    retire_look_at: BootTime,
+    /// How many finished runs there were at the last count.
+    finished_counted: usize,
+    actions: Vec<Action>,
+}
+
+struct Report {
+    finish: Finish,
+    /// Its output is a blob that has its copies, or it has none.
+    is_published: bool,
+    /// Who is told when its end is in the state; `None`: the leader itself said so.
+    from: Option<ExecutorId>,
+}
+
+impl Leader {
+    /// Begins a leadership whose `LeaderReady` was applied at `ready_at`: all there is to do is found in the state.
+    pub fn new(state: Arc<State>, ready_at: BootTime) -> Self {
+        let mut leader = Self {
+            sessions: Sessions::new(&state, ready_at),
+            state,
+            queue: Queue::default(),
+            calendars: Calendars::default(),
+            outputs: OutputCache::default(),
+            reports: BTreeMap::new(),
+            looked_until: Timestamp::from_millis(i64::MIN),
+            wrote_at: ready_at,
+            retire_look_at: ready_at,
+            finished_counted: 0,
+            actions: Vec::new(),
+        };
+        leader.find_all(ready_at);
+        leader
+    }
+
+    /// Finds all there is to do, also after effects were missed.
+    pub fn find_all(&mut self, boot: BootTime) {
+        let state = self.state.clone();
+        for (task, ()) in state.deciding.iter() {
+            self.queue.look(Key::Decide(*task));
+        }
+        for (id, _) in state.backfills.iter().filter(|(_, row)| row.state == BackfillState::Running) {
+            self.queue.look(Key::Slice(*id));
+        }
+        for (executor, _) in state.executors.iter() {
+            self.look_at_executor(*executor, boot);
+        }
+        self.looked_until = Timestamp::from_millis(i64::MIN);
+        self.queue.look(Key::Recalculate);
+        self.queue.look(Key::Continue);
+        self.queue.look(Key::Timers);
+    }
+
+    /// Entries were applied; `state` is the newest, and effects say where to look.
+    pub fn applied(&mut self, state: Arc<State>, effects: &[Effect], now: Now) {
+        self.set_state(state, now.boot);
+        for effect in effects {
+            self.follow(effect, now.boot);
+        }
+    }
+
+    /// Notes a newer state.
+    pub fn set_state(&mut self, state: Arc<State>, boot: BootTime) {
+        if state.now > self.state.now {
+            self.wrote_at = boot;
+        }
+        if state.index >= self.state.index {
+            self.state = state;
+        }
+    }
+
+    /// The commands that decide what is due of some schedules now, to stand before a change of them (PROTOCOL 3.5).
+    pub fn before_change(&mut self, ids: &[ScheduleId], now: Now, outside: &Outside<'_>) -> Vec<Command> {
+        let mut tools = TickTools { calendars: &mut self.calendars, resolve: outside.resolve };
+        ids.iter().filter_map(|id| ticks::decide_due(&self.state, now.at, id, &mut tools)).collect()
+    }
+
+    /// Something happened outside. `run` says what is to be done about it.
+    pub fn event(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Said(conn, said) => self.said(conn, said, now.boot),
+            Event::Closed(conn) => self.closed(conn),
+            Event::Answered(key, answer) => self.answered(key, answer, now),
+            Event::Read(digest, fetched) => {
+                for key in self.outputs.read(digest, fetched) {
+                    self.queue.look(key);
+                }
+            }
+            Event::Published(fence, is_published) => {
+                if let Some(report) = self.reports.get_mut(&fence).filter(|_| is_published) {
+                    report.is_published = true;
+                }
+                // If not, the look asks for the copies once more.
+                self.queue.look_at(Key::Finish(fence), now.boot + Millis(u64::from(!is_published) * 1_000));
+            }
+        }
+    }
+
+    /// Looks at everything that wants a look, and says what is to be done.
+    pub fn run(&mut self, now: Now, outside: &Outside<'_>) -> Vec<Action> {
+        if let Some(began) = outside.quorum {
+            self.sessions.quorum(began);
+        }
+        self.look_at_what_is_due(now, outside);
+        while let Some(key) = self.queue.take(now.boot) {
+            self.look(key, now, outside);
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When `run` is to be called next if nothing happens before, on the boot-time clock.
+    pub fn next_run(&self, now: Now) -> BootTime {
+        let next_due = self.state.due.range((self.looked_until + Millis(1), least_schedule())..).next();
+        let by_time = [
+            next_due.map(|((at, _), ())| *at),
+            timers::next_timer(&self.state),
+            Some(timers::next_checkpoint(&self.state)),
+            retire::next_retirement(&self.state),
+        ];
+        let earliest = by_time.into_iter().flatten().min();
+        let by_time = earliest.map(|at| now.boot + at.since(now.at).max(Millis(1)));
+        let by_boot = [self.queue.next(), Some(self.wrote_at + timers::SILENCE_MAX)];
+        // What is due already was looked at; it waits for an answer, or for its turn.
+        by_boot
+            .into_iter()
+            .chain([by_time])
+            .flatten()
+            .min()
+            .map_or(now.boot + Millis(1_000), |at| at.max(now.boot + Millis(1)))
+    }
+
+    fn follow(&mut self, effect: &Effect, boot: BootTime) {
+        match effect {
+            Effect::Granted { fence, .. } => self.queue.look(Key::Start(*fence)),
+            Effect::Stop { fence, .. } => self.queue.look(Key::Stop(*fence)),
+            Effect::Ended { fence, executor } => self.sessions.ended(*executor, *fence),
+            Effect::Deciding(task) => self.queue.look(Key::Decide(*task)),
+            Effect::Schedule(id) => self.queue.look(Key::Fire(id.clone())),
+            Effect::Timer => self.queue.look(Key::Continue),
+            Effect::Backfill(id) => self.queue.look(Key::Slice(*id)),
+            Effect::Executor(executor) => self.look_at_executor(*executor, boot),
+            // What follows is not the leader's: every node does it, or lists and watches show it.
+            Effect::Run(_)
+            | Effect::LogsSettled(..)
+            | Effect::Block { .. }
+            | Effect::Checkpoint
+            | Effect::Agreed { .. }
+            | Effect::Definitions => {}
+        }
+    }
+
+    fn look_at_executor(&mut self, executor: ExecutorId, boot: BootTime) {
+        let state = self.state.clone();
+        for session in self.sessions.sync(&state, executor, boot) {
+            self.queue.look(Key::Expire(executor, session));
+        }
+        self.queue.look(Key::Cordon(executor));
+    }
+
+    /// What became due because time went on.
+    fn look_at_what_is_due(&mut self, now: Now, outside: &Outside<'_>) {
+        let state = self.state.clone();
+        let from = (self.looked_until + Millis(1), least_schedule());
+        for ((_, id), ()) in state.due.range(from..(now.at + Millis(1), least_schedule())) {
+            self.queue.look(Key::Fire(id.clone()));
+        }
+        self.looked_until = self.looked_until.max(now.at);
+        if timers::next_timer(&state).is_some_and(|at| at <= now.at) {
+            self.queue.look(Key::Timers);
+        }
+        let has_moved = state.finished.len() != self.finished_counted
+            || retire::next_retirement(&state).is_some_and(|at| at <= now.at);
+        if has_moved && now.boot >= self.retire_look_at {
+            self.queue.look(Key::Retire);
+        }
+        if timers::checkpoint(&state, now.at, outside.log_bytes).is_some() {
+            self.queue.look(Key::Checkpoint);
+        }
+        let is_far = now.at.since(state.now) > timers::AHEAD_OF_STATE_MAX;
+        if is_far || now.boot.since(self.wrote_at) >= timers::SILENCE_MAX {
+            self.queue.look(Key::Time);
+        }
+    }
+
+    /// What each key means. Whatever is not needed any more makes nothing.
+    fn look(&mut self, key: Key, now: Now, outside: &Outside<'_>) {
+        let state = self.state.clone();
+        let command = match &key {
+            Key::Open(conn) => self.sessions.open_command(*conn),
+            Key::Finish(fence) => self.look_at_report(*fence),
+            Key::Publishing(fence) => {
+                self.is_running(*fence).then_some(Command::Publishing { fence: *fence })
+            }
+            Key::Unkillable(fence) => self.unkillable(*fence),
+            Key::Expire(executor, session) => self.expire(&key, (*executor, *session), now.boot),
+            Key::Cordon(executor) => {
+                let next = self.sessions.cordon(&state, *executor, now.boot);
+                self.or_later(&key, next)
+            }
+            Key::Start(fence) => self.start(*fence, now.boot),
+            Key::Stop(fence) => self.stop(*fence, now.boot),
+            Key::Decide(task) => self.decide(*task),
+            Key::Timers => timers::fire_timers(&state, now.at),
+            Key::Continue => timers::go_on(&state),
+            Key::Fire(id) => {
+                let mut tools = TickTools { calendars: &mut self.calendars, resolve: outside.resolve };
+                ticks::decide_due(&state, now.at, id, &mut tools)
+            }
+            Key::Slice(id) => {
+                let mut tools = TickTools { calendars: &mut self.calendars, resolve: outside.resolve };
+                match backfill::slice(&state, *id, outside.history, &mut tools) {
+                    Ok(command) => command,
+                    Err(NoHistory) => {
+                        self.queue.look_at(key.clone(), now.boot + HISTORY_AGAIN);
+                        None
+                    }
+                }
+            }
+            Key::Recalculate => ticks::recalculate(&state, &mut self.calendars, tz_version()),
+            Key::Retire => self.retire(now, outside),
+            Key::Checkpoint => timers::checkpoint(&state, now.at, outside.log_bytes),
+            Key::Time => self.time(now, outside),
+        };
+        match command {
+            Some(command) => {
+                self.queue.proposed(key.clone());
+                self.actions.push(Action::Propose(key, command));
+            }
+            None => self.queue.forget(&key),
+        }
+    }
+
+    fn or_later(&mut self, key: &Key, next: Next<Command>) -> Option<Command> {
+        match next {
+            Next::Do(command) => Some(command),
+            Next::LookAt(at) => {
+                self.queue.look_at(key.clone(), at);
+                None
+            }
+            Next::Nothing => None,
+        }
+    }
+
+    fn expire(&mut self, key: &Key, session: (ExecutorId, SessionNumber), boot: BootTime) -> Option<Command> {
+        if !self.state.sessions.contains(&session) {
+            self.sessions.forget(session.0, session.1);
+            return None;
+        }
+        let next = self.sessions.expiry(&self.state, session, boot);
+        let command = self.or_later(key, next)?;
+        // From here on it gets no answer, whatever becomes of the proposal (PROTOCOL 5.4).
+        if let Some(conn) = self.sessions.expiring(session.0, session.1) {
+            self.close(conn);
+        }
+        Some(command)
+    }
+
+    fn retire(&mut self, now: Now, outside: &Outside<'_>) -> Option<Command> {
+        self.retire_look_at = now.boot + RETIRE_LOOK_EVERY;
+        self.finished_counted = self.state.finished.len();
+        // No run leaves history while a command computed from it is under way (PROTOCOL 6.6).
+        let looked_at = self.queue.in_flight().filter_map(|key| match key {
+            Key::Slice(id) => Some(self.state.backfills.get(id)?.schedule.workflow.clone()),
+            #[expect(clippy::wildcard_enum_match_arm, reason = "only slices look at history")]
+            _ => None,
+        });
+        let looked_at: BTreeSet<_> = looked_at.collect();
+        let command =
+            retire::retire(&self.state, now.at, &Holding { durable_block: outside.durable_block, looked_at });
+        if command.is_none() && !self.state.finished.is_empty() {
+            self.queue.look_at(Key::Retire, now.boot + Millis::from_secs(10));
+        }
+        command
+    }
+
+    fn time(&self, now: Now, outside: &Outside<'_>) -> Option<Command> {
+        let is_far = now.at.since(self.state.now) > timers::AHEAD_OF_STATE_MAX;
+        let is_silent = now.boot.since(self.wrote_at) >= timers::SILENCE_MAX;
+        outside.readings.clone().filter(|_| is_far || is_silent).map(Command::Time)
+    }
+
+    fn decide(&mut self, task: TaskId) -> Option<Command> {
+        match decide(&self.state, task, &self.outputs) {
+            Decided::Propose(command) => Some(command),
+            Decided::Needs(digests) => {
+                self.read(digests, &Key::Decide(task));
+                None
+            }
+            Decided::Over => None,
+        }
+    }
+
+    /// Asks for outputs; the key is looked at again when each has come.
+    fn read(&mut self, digests: Vec<Digest>, key: &Key) {
+        for digest in digests {
+            if self.outputs.wants(digest, key.clone()) {
+                self.actions.push(Action::Read(digest));
+            }
+        }
+    }
+
+    fn attempt(&self, fence: Fence) -> Option<&matins_core::state::AttemptRow> {
+        self.state.attempts.get(self.state.live.get(&fence)?)
+    }
+
+    fn is_running(&self, fence: Fence) -> bool {
+        self.attempt(fence).is_some_and(|attempt| attempt.state == AttemptState::Running)
+    }
+
+    fn unkillable(&self, fence: Fence) -> Option<Command> {
+        let attempt = self.attempt(fence)?;
+        matches!(attempt.state, AttemptState::Stopping { is_unkillable: false, .. })
+            .then_some(Command::Unkillable { fence })
+    }
+
+    /// Sends a start over the stream of the very session that the lease hangs on (PROTOCOL 5.5).
+    fn start(&mut self, fence: Fence, boot: BootTime) -> Option<Command> {
+        let attempt = self.attempt(fence).filter(|attempt| attempt.state == AttemptState::Running)?;
+        let session = attempt.session;
+        let conn = self.sessions.stream_of(attempt.executor, session)?;
+        match self.sessions.start(conn, fence, boot) {
+            Next::Do(()) => {}
+            Next::LookAt(at) => {
+                self.queue.look_at(Key::Start(fence), at);
+                return None;
+            }
+            Next::Nothing => return None,
+        }
+        match render_start(&self.state, fence, &self.outputs) {
+            Rendered::Job(job) => {
+                let start = v1::Start { fence: fence.0, session: session.0, job: Some(*job) };
+                self.actions.push(Action::Send(conn, message(Message::Start(start))));
+                let again = self.sessions.start_sent(conn, fence, boot);
+                self.queue.look_at(Key::Start(fence), again);
+            }
+            Rendered::Needs(digests) => self.read(digests, &Key::Start(fence)),
+            // It was never sent under this session, and a task that held it would have said so: nothing runs.
+            Rendered::Broken(why) => self.end(fence, AttemptOutcome::Broken(why)),
+            Rendered::Over => {}
+        }
+        None
+    }
+
+    fn stop(&mut self, fence: Fence, boot: BootTime) -> Option<Command> {
+        let attempt = self.attempt(fence)?;
+        let AttemptState::Stopping { how, .. } = attempt.state else { return None };
+        let conn = self.sessions.stream_of(attempt.executor, attempt.session)?;
+        match self.sessions.stop(conn, (fence, how), boot) {
+            Next::Do(stop) => {
+                self.actions.push(Action::Send(conn, stop));
+                // Sent again until the attempt has ended (PROTOCOL 5.7).
+                self.queue.look_at(Key::Stop(fence), boot + Millis::from_secs(2));
+            }
+            Next::LookAt(at) => self.queue.look_at(Key::Stop(fence), at),
+            Next::Nothing => {}
+        }
+        None
+    }
+
+    /// The leader's own word that an attempt is over.
+    fn end(&mut self, fence: Fence, outcome: AttemptOutcome) {
+        let finish = Finish { fence, outcome, output: None, started_at: None, log_bytes: 0 };
+        self.reports.entry(fence).or_insert(Report { finish, is_published: true, from: None });
+        self.queue.look(Key::Finish(fence));
+    }
+
+    fn look_at_report(&mut self, fence: Fence) -> Option<Command> {
+        let report = self.reports.get(&fence)?;
+        let Some(attempt) = self.attempt(fence) else {
+            // A report under any other fence than the live one changes nothing (PROTOCOL 5.8).
+            self.settle_report(fence);
+            return None;
+        };
+        let finish = report.finish.clone();
+        match (&finish.output, report.is_published) {
+            (Some(Output::Blob { digest, .. }), false) => {
+                let is_running = attempt.state == AttemptState::Running;
+                self.actions.push(Action::Publish(fence, *digest));
+                if is_running {
+                    self.queue.look(Key::Publishing(fence));
+                }
+                None
+            }
+            (Some(Output::Blob { .. } | Output::Inline(_)) | None, _) => Some(Command::Finish(finish)),
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        self.actions.push(Action::Close(conn));
+        self.closed(conn);
+    }
+
+    fn closed(&mut self, conn: ConnId) {
+        if let Some(executor) = self.sessions.closed(conn) {
+            self.queue.look(Key::Cordon(executor));
+        }
+    }
+}
+
+/// Keys of `State.due` begin with it.
+fn least_schedule() -> ScheduleId {
+    let name = || "0".parse().expect("a digit is a name");
+    ScheduleId {
+        workflow: matins_core::id::WorkflowName { namespace: name(), name: name() },
+        schedule: "0".parse().expect("a digit is a name"),
+    }
+}
+
+mod answers;
+#[cfg(test)]
+mod tests;

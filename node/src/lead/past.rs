@@ -1,0 +1,80 @@
+//! History as backfills ask for it: the runs of one tick, from this node's index. Needs a runtime of several threads.
+
+use matins_core::id::{RunId, ScheduleId};
+use matins_core::state::{PastOutcome, PastRow, RunState, TaskState};
+use matins_core::time::Timestamp;
+
+use super::backfill::{History, NoHistory};
+use crate::history::History as Finished;
+use crate::store::history::{Filter, Order};
+
+/// Runs that one tick may have: retries of retries.
+const RUNS_MAX: usize = 1_000;
+
+/// The history of this node.
+pub struct Past(pub Finished);
+
+impl Past {
+    fn at(&self, schedule: &ScheduleId, tick: Timestamp) -> Result<Vec<(RunId, RunState)>, NoHistory> {
+        if self.0.is_incomplete() {
+            return Err(NoHistory);
+        }
+        let filter = Filter {
+            workflow: Some(schedule.workflow.to_string()),
+            schedule: Some(schedule.schedule.to_string()),
+            from: Some(tick.as_millis()),
+            until: Some(tick.as_millis() + 1),
+            ..Filter::default()
+        };
+        let page = self.0.scan(&filter, None, (Order::OldestFirst, RUNS_MAX)).map_err(|error| {
+            tracing::warn!(%error, "history cannot be read");
+            NoHistory
+        })?;
+        let state = |word: &str| {
+            let all = [RunState::Success, RunState::Failed, RunState::Cancelled];
+            all.into_iter().find(|state| state.as_str() == word)
+        };
+        Ok(page.runs.iter().filter_map(|run| Some((RunId(run.run), state(&run.state)?))).collect())
+    }
+}
+
+impl History for Past {
+    fn runs_at(&self, schedule: &ScheduleId, tick: Timestamp) -> Result<Vec<(RunId, RunState)>, NoHistory> {
+        self.at(schedule, tick)
+    }
+
+    fn past_at(&self, schedule: &ScheduleId, tick: Timestamp) -> Result<Option<PastRow>, NoHistory> {
+        let Some((run, _)) = self.at(schedule, tick)?.into_iter().max_by_key(|(run, _)| *run) else {
+            return Ok(None);
+        };
+        // Rare: a backfill of tasks that depend on the past, begun behind what the state keeps. The block may have to
+        // come from a peer, so this thread is given up for the time.
+        let read = || tokio::runtime::Handle::current().block_on(self.0.run(run));
+        let retired = tokio::task::block_in_place(read).map_err(|error| {
+            tracing::warn!(%error, %run, "a finished run cannot be read");
+            NoHistory
+        })?;
+        let Some(retired) = retired else { return Ok(None) };
+        let outcome = |state: &TaskState| match state {
+            TaskState::Success | TaskState::Skipped(_) => PastOutcome::Good,
+            TaskState::Waiting
+            | TaskState::WaitingForPast { .. }
+            | TaskState::Deciding
+            | TaskState::Queued
+            | TaskState::Expanded
+            | TaskState::Running { .. }
+            | TaskState::Stopping { .. }
+            | TaskState::Retrying { .. }
+            | TaskState::Failed(_)
+            | TaskState::UpstreamFailed
+            | TaskState::Cancelled => PastOutcome::Bad,
+        };
+        let tasks = retired.tasks.iter().filter(|(task, _)| task.item.is_none());
+        let ended = tasks
+            .filter_map(|(task, row)| {
+                Some((retired.task_names.get(usize::from(task.task))?.clone(), outcome(&row.state)))
+            })
+            .collect();
+        Ok(Some(PastRow { run, ended: Some(ended) }))
+    }
+}

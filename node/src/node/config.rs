@@ -1,0 +1,79 @@
+//! What a node is told when it starts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::execute::TaskEnvironment;
+use crate::raft::RaftTimes;
+
+/// What a node is told when it starts.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Everything that it keeps lies below; absolute.
+    pub data_dir: PathBuf,
+    /// A label for people.
+    pub name: String,
+    /// Where it listens for clients.
+    pub public_listen: SocketAddr,
+    /// Where it listens for nodes and executors.
+    pub cluster_listen: SocketAddr,
+    /// Host and port as clients reach it; `None`: what it listens on.
+    pub public_address: Option<String>,
+    /// Host and port as nodes reach it; `None`: what it listens on.
+    pub cluster_address: Option<String>,
+    /// Whether it may listen on other addresses than loopback without TLS and tokens (DESIGN 4).
+    pub is_insecure: bool,
+    /// What runs tasks here; `None`: nothing does.
+    pub executor: Option<ExecutorSettings>,
+    /// Times of consensus.
+    pub times: RaftTimes,
+}
+
+/// What a node's executor is told.
+#[derive(Clone, Debug)]
+pub struct ExecutorSettings {
+    /// How many attempts run at once.
+    pub slots: u32,
+    /// What tasks may ask for.
+    pub labels: BTreeMap<String, String>,
+    /// What this machine gives its tasks.
+    pub environment: TaskEnvironment,
+    /// A cgroup to make those of the tasks in; `None`: this process's own, if it is delegated.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl NodeConfig {
+    /// All faults at once, each with what to do about it; empty if it can be used.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let ports = [
+            ("public", self.public_listen, &self.public_address, "--advertise"),
+            ("cluster", self.cluster_listen, &self.cluster_address, "--cluster-advertise"),
+        ];
+        for (what, address, told, flag) in ports {
+            if !address.ip().is_loopback() && !self.is_insecure {
+                faults.push(format!(
+                    "the {what} port would listen on {address} for anybody who can reach it, without TLS and tokens; listen on a \
+                     loopback address, or say `--insecure` if the network is private"
+                ));
+            }
+            if address.ip().is_unspecified() && told.is_none() {
+                faults.push(format!(
+                    "the {what} port listens on every address, so others cannot tell where to reach it; give \
+                     `{flag} HOST:PORT`"
+                ));
+            }
+        }
+        if !self.data_dir.is_absolute() {
+            faults.push(format!("the data directory {} is not an absolute path", self.data_dir.display()));
+        }
+        if self.executor.as_ref().is_some_and(|executor| executor.slots == 0) {
+            faults.push("an executor needs one slot at least; switch it off instead".into());
+        }
+        if let Err(error) = self.times.validate() {
+            faults.push(error.to_string());
+        }
+        faults
+    }
+}

@@ -1,0 +1,333 @@
+//! A node: everything that one server process is, put together in one place.
+//!
+//! It decides nothing; it opens ports, starts the parts in their order, and ends them in the reverse order. Each task
+//! that it starts is awaited at shutdown. Start reading at [`Node::start`].
+
+mod config;
+mod door;
+mod ports;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use matins_core::command::{Command, Proposal};
+use matins_core::id::{Digest, Fence};
+use matins_core::state::settings::LeaseTerms;
+use matins_core::state::{LogPlace, Settings};
+use matins_core::time::Millis;
+use matins_core::{Effect, LEVEL};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::execute::{Executor, ExecutorConfig, ExecutorHandle, LeaderAddress, LogFolder};
+use crate::history::{Blocks, History, HistoryError, error_chain};
+use crate::lead::shell;
+use crate::lead::time::LeaderTime;
+use crate::packs::{Packer, Packs};
+use crate::raft::{Consensus, Member, StartConfig, StartError, exit_process};
+use crate::serve::{Door, DoorLimits, serve};
+pub use config::{ExecutorSettings, NodeConfig};
+use door::{ClusterDoor, LogDoor};
+
+/// Effects that a slow listener may be behind.
+const EFFECTS_BEHIND_MAX: usize = 1_024;
+/// How long attaching a pack of logs may take.
+const ATTACH_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// What it was told does not fit together; all faults at once.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// A port is taken, or the address is not of this machine.
+    #[error("cannot listen on {address} ({what} port)")]
+    Listen {
+        /// Which port.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Consensus did not start.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    /// The index of history does not open.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The executor's folder cannot be used.
+    #[error("cannot use the executor's folder {}", folder.display())]
+    Executor {
+        /// Which one.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A running node.
+pub struct Node {
+    consensus: Consensus,
+    executor: Option<ExecutorHandle>,
+    public: SocketAddr,
+    cluster: SocketAddr,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Starts a node. When it answers, both ports are open.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let faults = config.faults();
+        if !faults.is_empty() {
+            return Err(NodeError::Config(faults));
+        }
+        let public = listen("public", config.public_listen).await?;
+        let cluster = listen("cluster", config.cluster_listen).await?;
+        let (public_at, cluster_at) = (address_of(&public), address_of(&cluster));
+        let member = Member {
+            name: config.name.clone(),
+            cluster_address: config.cluster_address.clone().unwrap_or_else(|| cluster_at.to_string()),
+            public_address: config.public_address.clone().unwrap_or_else(|| public_at.to_string()),
+        };
+        let clock = Arc::new(LeaderTime::new());
+        let start = StartConfig {
+            data_dir: config.data_dir.clone(),
+            member,
+            times: config.times.clone(),
+            on_exit: Arc::new(exit_process),
+        };
+        let consensus = Consensus::start(start, clock.clone()).await?;
+        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let blobs = Arc::new(BlobDoor { consensus: consensus.clone() });
+        let folder = config.data_dir.join("history");
+        let history = History::open(&folder, blobs.clone(), consensus.states())?;
+        let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
+        let own_logs = executor.as_ref().map(ExecutorHandle::logs);
+        let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs };
+        parts.spawn((public, cluster), &tasks, &stopping);
+        tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
+        Ok(Self { consensus, executor, public: public_at, cluster: cluster_at, stopping, tasks })
+    }
+
+    /// Where it listens for clients.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where it listens for nodes and executors.
+    pub fn cluster_address(&self) -> SocketAddr {
+        self.cluster
+    }
+
+    /// Its part in consensus.
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    /// Stops the node. Tasks of its executor go on under their supervisor until their lease ends or the node is back.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        if let Some(executor) = self.executor {
+            executor.shutdown().await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.consensus.stop().await;
+    }
+}
+
+/// What runs beside consensus.
+struct Parts {
+    consensus: Consensus,
+    history: History,
+    clock: Arc<LeaderTime>,
+    own_logs: Option<LogFolder>,
+    blobs: Arc<BlobDoor>,
+}
+
+impl Parts {
+    fn spawn(
+        self,
+        (public, cluster): (TcpListener, TcpListener),
+        tasks: &TaskTracker,
+        stopping: &CancellationToken,
+    ) {
+        let effects = forward_effects(&self.consensus, tasks, stopping);
+        let (lead, leading) =
+            shell::spawn(self.consensus.clone(), self.clock, self.history.clone(), stopping.clone());
+        tasks.spawn(async move {
+            if let Err(error) = leading.await {
+                tracing::error!(%error, "the task that leads ended badly");
+            }
+        });
+        let history = self.history.clone().keep_up();
+        tasks.spawn(until(stopping.clone(), history));
+        if let Some(logs) = &self.own_logs {
+            let news = (self.consensus.states(), effects);
+            let packer = Packer::new(self.consensus.node(), logs.clone(), self.blobs, news);
+            tasks.spawn(until(stopping.clone(), packer.run()));
+        }
+        tasks.spawn(ports::serve_cluster(
+            cluster,
+            (self.consensus.clone(), lead.clone(), self.own_logs.clone()),
+            stopping.clone(),
+        ));
+        let length = Millis(self.consensus.times().lease.as_millis() as u64);
+        let lease = LeaseTerms { length, ..LeaseTerms::default() };
+        let settings = Settings { lease, ..Settings::default() };
+        let door = Door {
+            listener: public,
+            cluster: Arc::new(ClusterDoor { consensus: self.consensus.clone(), lead, settings }),
+            history: Arc::new(self.history),
+            logs: Arc::new(LogDoor { consensus: self.consensus, own: self.own_logs }),
+            limits: DoorLimits::default(),
+            stopping: stopping.clone(),
+        };
+        tasks.spawn(async move {
+            if let Err(error) = serve(door).await {
+                tracing::error!(error = error_chain(&error), "the public port ended");
+            }
+        });
+    }
+}
+
+/// Runs something for as long as the node lives.
+async fn until(stopping: CancellationToken, run: impl Future<Output = ()>) {
+    stopping.run_until_cancelled(run).await;
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(address).await.map_err(|source| NodeError::Listen { what, address, source })
+}
+
+fn address_of(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a listener that is bound has an address")
+}
+
+fn start_executor(
+    config: &NodeConfig,
+    consensus: &Consensus,
+    blobs: &Arc<BlobDoor>,
+    (tasks, stopping): (&TaskTracker, &CancellationToken),
+) -> Result<Option<ExecutorHandle>, NodeError> {
+    let Some(settings) = config.executor.clone() else { return Ok(None) };
+    let folder = config.data_dir.join("executor");
+    let executor = ExecutorConfig {
+        dir: folder.clone(),
+        node: consensus.node(),
+        name: config.name.clone(),
+        slots: settings.slots,
+        labels: settings.labels,
+        level: u32::from(LEVEL),
+        environment: settings.environment,
+        program: None,
+        cgroup: settings.cgroup,
+    };
+    let leader = leader_address(consensus, tasks, stopping);
+    let handle =
+        std::fs::create_dir_all(&folder).and_then(|()| Executor::spawn(executor, leader, blobs.clone()));
+    handle.map(Some).map_err(|source| NodeError::Executor { folder, source })
+}
+
+/// The leader's cluster port, as this node knows it.
+fn leader_address(
+    consensus: &Consensus,
+    tasks: &TaskTracker,
+    stopping: &CancellationToken,
+) -> watch::Receiver<Option<LeaderAddress>> {
+    let (address, seen) = watch::channel(None);
+    let (mut leader, stopping) = (consensus.leader(), stopping.clone());
+    tasks.spawn(async move {
+        let follow = async {
+            loop {
+                let known = leader.borrow_and_update().leader.clone();
+                let known = known.map(|(_, member)| LeaderAddress(member.cluster_address));
+                address.send_if_modified(|before| {
+                    let is_new = *before != known;
+                    before.clone_from(&known);
+                    is_new
+                });
+                if leader.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        stopping.run_until_cancelled(follow).await;
+    });
+    seen
+}
+
+/// The effects of each applied entry, for those who only listen for them.
+fn forward_effects(
+    consensus: &Consensus,
+    tasks: &TaskTracker,
+    stopping: &CancellationToken,
+) -> broadcast::Receiver<Arc<[Effect]>> {
+    let (sender, effects) = broadcast::channel::<Arc<[Effect]>>(EFFECTS_BEHIND_MAX);
+    let (mut applied, stopping) = (consensus.subscribe(), stopping.clone());
+    tasks.spawn(async move {
+        let forward = async {
+            loop {
+                match applied.recv().await {
+                    // Nobody listens on a node without an executor.
+                    Ok(entry) => drop(sender.send(entry.effects.clone().into())),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        // More than the channel holds, so that listeners hear that they missed something.
+                        for _ in 0..=EFFECTS_BEHIND_MAX {
+                            drop(sender.send(Arc::new([])));
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        };
+        stopping.run_until_cancelled(forward).await;
+    });
+    effects
+}
+
+/// Blobs, blocks and packs: consensus behind the traits of those who need bytes by digest.
+struct BlobDoor {
+    consensus: Consensus,
+}
+
+#[tonic::async_trait]
+impl crate::execute::Blobs for BlobDoor {
+    async fn fetch(&self, digest: Digest) -> io::Result<PathBuf> {
+        self.consensus.blob_file(digest).await.map_err(io::Error::other)
+    }
+
+    async fn store(&self, bytes: Vec<u8>) -> io::Result<Digest> {
+        self.consensus.store_blob(bytes.into()).await.map_err(io::Error::other)
+    }
+}
+
+#[tonic::async_trait]
+impl Blocks for BlobDoor {
+    async fn block(&self, digest: Digest) -> Result<Bytes, String> {
+        self.consensus.get_blob(digest).await.map_err(|error| error_chain(&error))
+    }
+}
+
+#[tonic::async_trait]
+impl Packs for BlobDoor {
+    async fn put(&self, bytes: Bytes) -> Result<Digest, String> {
+        self.consensus.put_blob(bytes).await.map_err(|error| error_chain(&error))
+    }
+
+    async fn attach(&self, logs: Vec<(Fence, LogPlace)>) -> Result<(), String> {
+        // Attaching twice changes nothing, so it needs no request id.
+        let proposal = Proposal { request: None, leadership: None, command: Command::AttachLogs(logs) };
+        let answered = self.consensus.forward(proposal, ATTACH_WITHIN).await;
+        let answered = answered.map_err(|error| error_chain(&error))?;
+        answered.answer.map(drop).map_err(|refusal| refusal.to_string())
+    }
+}

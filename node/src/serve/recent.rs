@@ -1,0 +1,85 @@
+//! The states this node applied lately, and leader time as it reckons it.
+//!
+//! A watch tells the difference between two states. Copies of a state share what did not change, so keeping some hundred
+//! of the last half minute lets a client that comes from another node go on where it was; who comes later begins
+//! anew (PROTOCOL 7). Never answers what was agreed on: that is `Cluster::read_index`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use matins_core::State;
+use matins_core::id::LogIndex;
+use matins_core::time::{BootTime, Millis, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
+
+/// States are kept this far apart, so that a busy cluster does not fill the ring in a moment.
+const APART: Millis = Millis(100);
+/// How many are kept: half a minute of a busy cluster.
+const KEPT_MAX: usize = 300;
+
+/// The ring.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    states: VecDeque<(BootTime, Arc<State>)>,
+    /// When `now` last rose, and to what (PROTOCOL 1.2).
+    risen: Option<(BootTime, Timestamp)>,
+}
+
+impl Recent {
+    /// Notes a state that was applied.
+    pub(crate) fn note(&self, state: Arc<State>) {
+        let at = boot_time();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.risen.is_none_or(|(_, now)| state.now > now) {
+            kept.risen = Some((at, state.now));
+        }
+        if kept.states.back().is_some_and(|(last, _)| at.since(*last) < APART) {
+            return;
+        }
+        if kept.states.len() == KEPT_MAX {
+            kept.states.pop_front();
+        }
+        kept.states.push_back((at, state));
+    }
+
+    /// A state that is not newer than `index`, and shows all that a client who heard up to `index` may lack since. `None`:
+    /// too long ago, or this node is not that far yet.
+    pub(crate) fn at_or_before(&self, index: LogIndex) -> Option<Arc<State>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.states.iter().rev().find(|(_, state)| state.index <= index).map(|(_, state)| Arc::clone(state))
+    }
+
+    /// Leader time as this node reckons it: `state.now`, run on by the boot-time clock. `None` before the first state.
+    pub(crate) fn leader_time(&self) -> Option<Timestamp> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.risen.map(|(at, now)| if now == Timestamp::ZERO { now } else { now + boot_time().since(at) })
+    }
+}
+
+fn boot_time() -> BootTime {
+    let time = clock_gettime(ClockId::Boottime);
+    BootTime(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(index: u64) -> Arc<State> {
+        Arc::new(State { index: LogIndex(index), now: Timestamp::from_millis(5), ..State::default() })
+    }
+
+    #[test]
+    fn who_heard_of_an_index_goes_on_from_the_state_kept_before_it() {
+        let recent = Recent::default();
+        recent.note(at(7));
+        // Too soon after the other one to be kept.
+        recent.note(at(9));
+        assert_eq!(recent.at_or_before(LogIndex(8)).map(|state| state.index), Some(LogIndex(7)));
+        assert_eq!(recent.at_or_before(LogIndex(6)), None);
+        assert!(recent.leader_time().is_some_and(|now| now >= Timestamp::from_millis(5)));
+    }
+}

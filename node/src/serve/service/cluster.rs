@@ -1,0 +1,240 @@
+//! `Cluster`: how the cluster is, its nodes and executors.
+
+use matins_core::State;
+use matins_core::command::Command;
+use matins_core::id::RequestId;
+use matins_core::state::{AttemptState, TaskState};
+use matins_core::time::Millis;
+use matins_proto::v1::cluster_server::Cluster;
+use matins_proto::v1::error::Reason;
+use matins_proto::v1::{
+    AcceptTimeRequest, AcceptTimeResponse, AddNodeRequest, AddNodeResponse, Alarm, Budget,
+    ClusterStatusRequest, ClusterStatusResponse, Committed, DrainExecutorRequest, DrainExecutorResponse,
+    InitClusterRequest, InitClusterResponse, ListExecutorsRequest, ListExecutorsResponse, NodeStatus,
+    UndrainExecutorRequest, UndrainExecutorResponse, node_status,
+};
+use tokio::sync::Mutex;
+use tonic::{Request, Response};
+
+use crate::serve::api::{Api, core_time, find_executor, wire_time};
+use crate::serve::cluster::{ClusterView, MemberView, MembershipError};
+use crate::serve::error::{Answer, ApiError};
+use crate::serve::view::executor::executor;
+
+/// At most so many alarms are told.
+const ALARMS_MAX: usize = 100;
+/// A reading that is told and one that waits may be so far apart and still be meant as one.
+const READING_SLACK: Millis = Millis::from_mins(1);
+
+/// Answers `Cluster`.
+pub(crate) struct ClusterService {
+    api: Api,
+    /// The request that made the cluster, while this process lives: a repeat is answered again.
+    made_by: Mutex<Option<(RequestId, u64)>>,
+}
+
+impl ClusterService {
+    pub(crate) fn new(api: Api) -> Self {
+        Self { api, made_by: Mutex::new(None) }
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn init(&self, request: Request<InitClusterRequest>) -> Answer<InitClusterResponse> {
+        let ask = self.api.ask(&request.into_inner().request_id, None)?;
+        // One at a time: a repeat that overtakes the first call waits for it.
+        let mut made_by = self.made_by.lock().await;
+        let made = made_by.as_ref().filter(|(id, _)| *id == ask.id).map(|(_, cluster)| *cluster);
+        let cluster = match made {
+            Some(cluster) => cluster,
+            None => self.api.cluster.init().await.map_err(ApiError::from)?,
+        };
+        *made_by = Some((ask.id, cluster));
+        let node = self.api.cluster.status().node.to_string();
+        Ok(Response::new(InitClusterResponse { cluster_id: cluster_id(cluster), node }))
+    }
+
+    async fn add_node(&self, request: Request<AddNodeRequest>) -> Answer<AddNodeResponse> {
+        let request = request.into_inner();
+        if request.address.is_empty() {
+            return Err(ApiError::bad_field("address", "it is empty; give host:port").into());
+        }
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let added = self.api.cluster.add_node(&request.address).await;
+        let node = added.map_err(|error: MembershipError| {
+            ApiError::from(error).with("address", request.address.clone())
+        })?;
+        let state = self.api.state();
+        let voters = self.api.cluster.status().members.iter().filter(|member| member.is_voter).count();
+        let committed = Committed {
+            index: state.index.0,
+            leader_time: Some(wire_time(state.now)),
+            not_after: Some(wire_time(ask.not_after)),
+        };
+        Ok(Response::new(AddNodeResponse {
+            committed: Some(committed),
+            node: node.to_string(),
+            voters: voters as u32,
+        }))
+    }
+
+    async fn status(&self, _: Request<ClusterStatusRequest>) -> Answer<ClusterStatusResponse> {
+        let view = self.api.cluster.status();
+        let state = self.api.state();
+        Ok(Response::new(status(&self.api, &view, &state)))
+    }
+
+    async fn accept_time(&self, request: Request<AcceptTimeRequest>) -> Answer<AcceptTimeResponse> {
+        let request = request.into_inner();
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let waiting = self.api.cluster.status().time_waiting;
+        let waiting = waiting.ok_or_else(|| {
+            ApiError::new(Reason::NoTimeWaiting, "no reading of the clocks waits to be accepted")
+        })?;
+        let told = request.reading.map(core_time);
+        let told = told.ok_or_else(|| ApiError::bad_field("reading", "it is missing"))?;
+        let apart = told.since(waiting).max(waiting.since(told));
+        if apart > READING_SLACK {
+            return Err(ApiError::new(Reason::Stale, "another reading of the clocks waits by now")
+                .with("subject", "time")
+                .hint("look at `matins cluster status` again")
+                .into());
+        }
+        let (_, committed) = self.api.command(&ask, Command::AcceptTime { up_to: waiting.max(told) }).await?;
+        Ok(Response::new(AcceptTimeResponse { committed: Some(committed) }))
+    }
+
+    async fn list_executors(&self, request: Request<ListExecutorsRequest>) -> Answer<ListExecutorsResponse> {
+        let read = self.api.read(request.into_inner().stale).await?;
+        let rows = read.state.executors.iter();
+        let executors = rows.map(|(id, row)| executor(*id, row, &read.state)).collect();
+        Ok(Response::new(ListExecutorsResponse { read_at: Some(read.at), executors }))
+    }
+
+    async fn drain(&self, request: Request<DrainExecutorRequest>) -> Answer<DrainExecutorResponse> {
+        let request = request.into_inner();
+        let read = self.api.read(false).await?;
+        let id = find_executor(&read.state, &request.executor)?;
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let (_, committed) = self.api.command(&ask, Command::Drain(id)).await?;
+        let state = self.api.state_at(committed.index).await;
+        let running = state.executors.get(&id).map_or(0, |row| row.used);
+        Ok(Response::new(DrainExecutorResponse { committed: Some(committed), running }))
+    }
+
+    async fn undrain(&self, request: Request<UndrainExecutorRequest>) -> Answer<UndrainExecutorResponse> {
+        let request = request.into_inner();
+        let read = self.api.read(false).await?;
+        let id = find_executor(&read.state, &request.executor)?;
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let (_, committed) = self.api.command(&ask, Command::Undrain(id)).await?;
+        Ok(Response::new(UndrainExecutorResponse { committed: Some(committed) }))
+    }
+}
+
+fn cluster_id(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+fn status(api: &Api, view: &ClusterView, state: &State) -> ClusterStatusResponse {
+    let cluster = &state.cluster;
+    let has_time = state.now != matins_core::time::Timestamp::ZERO;
+    let ready = cluster.leader.as_ref().is_some_and(|leader| Some(leader.node) == view.leader);
+    ClusterStatusResponse {
+        node: view.node.to_string(),
+        version: view.version.clone(),
+        cluster_id: cluster.id.map(cluster_id),
+        leader: view.leader.map(|node| node.to_string()),
+        ready,
+        term: view.term,
+        applied_index: state.index.0,
+        committed_index: view.committed.max(state.index.0),
+        level: u32::from(cluster.level),
+        leader_time: has_time.then(|| wire_time(api.leader_time())),
+        nodes: view.members.iter().map(|member| node_status(member, view)).collect(),
+        alarms: alarms(view, state),
+        time_waiting: view.time_waiting.map(wire_time),
+        state_budget: Some(Budget { used: state.bytes(), limit: cluster.settings.state_bytes_max }),
+        live_runs: state.runs.iter().filter(|(_, row)| row.is_active()).count() as u32,
+        retired_runs: state.retired_runs.iter().map(|(_, count)| count).sum(),
+        leaderships: cluster.counters.leaderships,
+    }
+}
+
+fn node_status(member: &MemberView, view: &ClusterView) -> NodeStatus {
+    let role = if member.is_voter { node_status::Role::Voter } else { node_status::Role::Learner };
+    NodeStatus {
+        id: member.node.to_string(),
+        name: member.name.clone(),
+        address: member.address.clone(),
+        cluster_address: member.cluster_address.clone(),
+        role: role.into(),
+        leader: view.leader == Some(member.node),
+        reachable: member.is_reachable || member.node == view.node,
+        lag: member.lag,
+        clock_offset: member.clock_ahead_millis.map(matins_proto::Duration::from_millis),
+        version: member.version.clone(),
+    }
+}
+
+/// What a person should look at: what this node sees, then what the state says.
+fn alarms(view: &ClusterView, state: &State) -> Vec<Alarm> {
+    let seen = view.alarms.iter().map(|alarm| Alarm {
+        code: alarm.code.to_owned(),
+        text: alarm.text.clone(),
+        subject: alarm.subject.clone(),
+        since: Some(wire_time(alarm.since)),
+    });
+    let quarantined = state.schedules.iter().filter_map(|(id, row)| {
+        let why = row.quarantine.as_ref()?;
+        Some(Alarm {
+            code: "schedule_quarantined".to_owned(),
+            text: format!("schedule `{id}` makes no ticks until it is changed: {why}"),
+            subject: id.to_string(),
+            since: Some(wire_time(row.mark)),
+        })
+    });
+    let used = state.bytes();
+    let limit = state.cluster.settings.state_bytes_max;
+    let budget = (used > limit / 100 * 80).then(|| Alarm {
+        code: "budget".to_owned(),
+        text: format!("the state holds {used} of {limit} bytes: no new runs are made until it shrinks"),
+        subject: "state".to_owned(),
+        since: Some(wire_time(state.now)),
+    });
+    let all = seen.chain(unkillable(state)).chain(quarantined).chain(past_failed(state)).chain(budget);
+    all.take(ALARMS_MAX).collect()
+}
+
+fn unkillable(state: &State) -> impl Iterator<Item = Alarm> {
+    state.live.iter().filter_map(|(_, key)| {
+        let attempt = state.attempts.get(key)?;
+        let AttemptState::Stopping { is_unkillable: true, .. } = attempt.state else { return None };
+        let executor = state.executors.get(&attempt.executor).map_or("", |row| row.name.as_str());
+        let task = key.0;
+        Some(Alarm {
+            code: "unkillable".to_owned(),
+            text: format!(
+                "a task of {} on executor `{executor}` is still there after KILL: \
+                 look at that machine, or give it up with `matins attempt abandon`",
+                task.run
+            ),
+            subject: task.run.to_string(),
+            since: state.tasks.get(&task).map(|row| wire_time(row.since)),
+        })
+    })
+}
+
+fn past_failed(state: &State) -> impl Iterator<Item = Alarm> {
+    state.past_waits.iter().filter_map(|((_, _, task), ())| {
+        let row = state.tasks.get(task)?;
+        let TaskState::WaitingForPast { failed: Some(failed), .. } = row.state else { return None };
+        Some(Alarm {
+            code: "past_failed".to_owned(),
+            text: format!("{} waits for a repair: past failed: {failed}, retry it", task.run),
+            subject: task.run.to_string(),
+            since: Some(wire_time(row.since)),
+        })
+    })
+}

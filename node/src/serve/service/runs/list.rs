@@ -1,0 +1,296 @@
+//! Lists of runs: those of the state and those of history, merged by id, the newest first.
+//!
+//! A run and its retries are one line, that of the newest (PROTOCOL 4.4). Going from new to old, the first run of a chain
+//! that comes by is its line; the chains whose beginning has not come by yet travel in the page token.
+
+use std::collections::BTreeSet;
+
+use matins_core::State;
+use matins_core::history::RetiredRun;
+use matins_core::id::{Namespace, RunId, WorkflowName};
+use matins_core::state::RunRow;
+use matins_core::time::Timestamp;
+use matins_proto::v1::{ListRunsRequest, ListRunsResponse, Run, WatchRunsRequest, run};
+
+use crate::serve::api::{Api, Found, core_time, named, page_size, workflow_name};
+use crate::serve::error::ApiError;
+use crate::serve::filter::Filter;
+use crate::serve::page::{Query, invalid};
+use crate::serve::view::run::{live_summary, retired_summary};
+
+/// Runs looked at for one page: a filter that takes few of them gives short pages, not long calls.
+const SCAN_MAX: usize = 5_000;
+/// Runs read from history at once.
+const BATCH: usize = 200;
+/// Chains of retries that a token remembers.
+const CHAINS_MAX: usize = 200;
+/// Runs named in one line of retries.
+const CHAIN_NAMED_MAX: usize = 20;
+
+/// Which runs a list has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lines {
+    workflow: Option<WorkflowName>,
+    namespace: Option<Namespace>,
+    states: Vec<run::State>,
+    since: Option<Timestamp>,
+    is_folded: bool,
+    filter: Filter,
+}
+
+/// Where a list goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Runs with lower ids.
+    before: RunId,
+    /// First runs of chains that have their line already.
+    chains: BTreeSet<RunId>,
+}
+
+impl Cursor {
+    /// At the newest run.
+    pub(super) fn start() -> Self {
+        Self { before: RunId(u64::MAX), chains: BTreeSet::new() }
+    }
+
+    fn read(text: &str) -> Result<Self, ApiError> {
+        let mut numbers = text.split(',').map(|number| number.parse().map(RunId).map_err(|_| invalid()));
+        let before = numbers.next().ok_or_else(invalid)??;
+        Ok(Self { before, chains: numbers.collect::<Result<_, _>>()? })
+    }
+
+    fn write(&self) -> String {
+        // A chain whose first run lies behind is over; of very many the oldest are left out, and shown unfolded.
+        let open = self.chains.iter().rev().filter(|root| **root < self.before).take(CHAINS_MAX);
+        open.fold(self.before.0.to_string(), |text, root| format!("{text},{}", root.0))
+    }
+}
+
+pub(super) async fn list(api: &Api, request: ListRunsRequest) -> Result<ListRunsResponse, ApiError> {
+    let lines = Lines::of_list(&request)?;
+    let query = Query::new("runs", &lines);
+    let size = page_size(request.page_size, 50)?;
+    let cursor = query.last(&request.page_token)?.map_or_else(|| Ok(Cursor::start()), Cursor::read)?;
+    let read = api.read(request.stale).await?;
+    let (runs, next) = page(api, &read.state, (&lines, cursor, size)).await?;
+    let next_page_token = next.map(|cursor| query.token(&cursor.write())).unwrap_or_default();
+    Ok(ListRunsResponse { read_at: Some(read.at), runs, next_page_token })
+}
+
+impl Lines {
+    pub(super) fn of_list(request: &ListRunsRequest) -> Result<Self, ApiError> {
+        Ok(Self {
+            workflow: some_workflow(&request.workflow)?,
+            namespace: some_namespace(&request.namespace)?,
+            states: request.states().collect(),
+            since: request.since.map(core_time),
+            is_folded: !request.retries,
+            filter: Filter::of_runs(&request.filter)?,
+        })
+    }
+
+    pub(super) fn of_watch(request: &WatchRunsRequest) -> Result<Self, ApiError> {
+        Ok(Self {
+            workflow: some_workflow(&request.workflow)?,
+            namespace: some_namespace(&request.namespace)?,
+            states: request.states().collect(),
+            since: request.since.map(core_time),
+            is_folded: !request.retries,
+            filter: Filter::of_runs(&request.filter)?,
+        })
+    }
+
+    /// What can be told from the row alone, which is most.
+    fn takes_row(&self, row: &RunRow) -> bool {
+        self.workflow.as_ref().is_none_or(|name| row.workflow == *name)
+            && self.namespace.as_ref().is_none_or(|name| row.workflow.namespace == *name)
+    }
+
+    fn takes(&self, run: &Run) -> bool {
+        (self.states.is_empty() || self.states.contains(&run.state())) && self.filter.takes_run(run)
+    }
+
+    /// Whether this and all older runs are too old. Ids sort by age.
+    fn is_over(&self, row: &RunRow) -> bool {
+        self.since.is_some_and(|since| row.created_at < since)
+    }
+
+    /// Whether a run is part of a line that came before; notes the chain of one that is a line.
+    fn is_folded_away(&self, row: &RunRow, chains: &mut BTreeSet<RunId>) -> bool {
+        if !self.is_folded {
+            return false;
+        }
+        if chains.contains(&row.retry_root) {
+            return true;
+        }
+        if row.retry_of.is_some() {
+            chains.insert(row.retry_root);
+        }
+        false
+    }
+
+    /// The lines of the state alone, `size` at most, the newest first: what changes, since history does not.
+    pub(super) fn of_state(&self, state: &State, size: usize) -> Vec<Run> {
+        let mut chains = BTreeSet::new();
+        let rows = state.runs.iter().rev().take_while(|(_, row)| !self.is_over(row));
+        let rows = rows.filter(|(_, row)| self.takes_row(row) && !self.is_folded_away(row, &mut chains));
+        let runs = rows.map(|(id, row)| {
+            let mut run = live_summary(*id, row, state);
+            if self.is_folded {
+                run.retries = earlier_in_state(row, state).iter().map(ToString::to_string).collect();
+            }
+            run
+        });
+        runs.filter(|run| self.takes(run)).take(size).collect()
+    }
+}
+
+/// A page of lines, and where the next one begins.
+pub(super) async fn page(
+    api: &Api,
+    state: &State,
+    (lines, mut cursor, size): (&Lines, Cursor, usize),
+) -> Result<(Vec<Run>, Option<Cursor>), ApiError> {
+    let mut runs = Vec::new();
+    let mut source = Merged::new(api, state, (cursor.before, lines.workflow.as_ref()));
+    for _ in 0..SCAN_MAX {
+        let Some((id, found)) = source.next().await? else { return Ok((runs, None)) };
+        if runs.len() == size {
+            return Ok((runs, Some(cursor)));
+        }
+        cursor.before = id;
+        let row = match &found {
+            Some(retired) => &retired.run,
+            None => match state.runs.get(&id) {
+                Some(row) => row,
+                None => continue,
+            },
+        };
+        if lines.is_over(row) {
+            return Ok((runs, None));
+        }
+        if !lines.takes_row(row) || lines.is_folded_away(row, &mut cursor.chains) {
+            continue;
+        }
+        let mut run = match &found {
+            Some(retired) => retired_summary(retired, state),
+            None => live_summary(id, row, state),
+        };
+        if lines.takes(&run) {
+            if lines.is_folded {
+                run.retries = earlier(api, state, row.retry_of).await?;
+            }
+            runs.push(run);
+        }
+    }
+    Ok((runs, Some(cursor)))
+}
+
+/// The runs that a retry goes back to, the newest first.
+async fn earlier(api: &Api, state: &State, of: Option<RunId>) -> Result<Vec<String>, ApiError> {
+    let mut names = Vec::new();
+    let mut next = of;
+    while let Some(id) = next.filter(|_| names.len() < CHAIN_NAMED_MAX) {
+        names.push(id.to_string());
+        next = match api.found_run(state, id).await {
+            Ok(Found::Live(id)) => state.runs.get(&id).and_then(|row| row.retry_of),
+            Ok(Found::Retired(retired)) => retired.run.retry_of,
+            // Retention may have taken it; the chain ends there.
+            Err(error) if error.reason() == matins_proto::v1::error::Reason::RunNotFound => None,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(names)
+}
+
+fn earlier_in_state(row: &RunRow, state: &State) -> Vec<RunId> {
+    let before = |id: &RunId| state.runs.get(id).and_then(|row| row.retry_of);
+    std::iter::successors(row.retry_of, before).take(CHAIN_NAMED_MAX).collect()
+}
+
+/// The runs of the state and of history, by id, the newest first. `None` in the second place: it is in the state.
+struct Merged<'a> {
+    api: &'a Api,
+    state: &'a State,
+    workflow: Option<&'a WorkflowName>,
+    live: Option<RunId>,
+    before: RunId,
+    batch: std::vec::IntoIter<RetiredRun>,
+    retired: Option<RetiredRun>,
+    is_read_through: bool,
+}
+
+impl<'a> Merged<'a> {
+    fn new(api: &'a Api, state: &'a State, (before, workflow): (RunId, Option<&'a WorkflowName>)) -> Self {
+        Self {
+            api,
+            state,
+            workflow,
+            live: before_in(state, before),
+            before,
+            batch: Vec::new().into_iter(),
+            retired: None,
+            is_read_through: false,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<(RunId, Option<RetiredRun>)>, ApiError> {
+        self.fill().await?;
+        let retired = self.retired.as_ref().map(|run| run.id);
+        let (live, retired) = match (self.live, retired) {
+            (None, None) => return Ok(None),
+            // A run that is leaving may be in both for a moment; the state is the truth.
+            (Some(live), Some(retired)) if live == retired => {
+                self.retired = None;
+                (Some(live), None)
+            }
+            (Some(live), Some(retired)) if live < retired => (None, Some(retired)),
+            (Some(live), Some(_) | None) => (Some(live), None),
+            (None, Some(retired)) => (None, Some(retired)),
+        };
+        if let Some(id) = live {
+            self.live = before_in(self.state, id);
+            return Ok(Some((id, None)));
+        }
+        Ok(retired.zip(self.retired.take()).map(|(id, run)| (id, Some(run))))
+    }
+
+    async fn fill(&mut self) -> Result<(), ApiError> {
+        if self.retired.is_none() {
+            self.retired = self.batch.next();
+        }
+        if self.retired.is_none() && !self.is_read_through {
+            let batch = self.api.history.runs_before(self.before, self.workflow, BATCH).await?;
+            self.is_read_through = batch.len() < BATCH;
+            self.before = batch.last().map_or(self.before, |run| run.id);
+            self.batch = batch.into_iter();
+            self.retired = self.batch.next();
+        }
+        Ok(())
+    }
+}
+
+fn before_in(state: &State, id: RunId) -> Option<RunId> {
+    state.runs.range(..id).next_back().map(|(id, _)| *id)
+}
+
+fn some_workflow(text: &str) -> Result<Option<WorkflowName>, ApiError> {
+    (!text.is_empty()).then(|| workflow_name(text)).transpose()
+}
+
+fn some_namespace(text: &str) -> Result<Option<Namespace>, ApiError> {
+    (!text.is_empty()).then(|| named("namespace", text)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_without_chains_that_are_over() {
+        let cursor = Cursor { before: RunId(40), chains: [RunId(7), RunId(41)].into() };
+        let expected = Cursor { before: RunId(40), chains: [RunId(7)].into() };
+        assert_eq!(Cursor::read(&cursor.write()), Ok(expected));
+        assert!(Cursor::read("x").is_err());
+    }
+}

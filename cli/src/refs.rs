@@ -45,8 +45,9 @@ impl TaskRef {
 
 fn run_ref(text: &str, context: &Context) -> Result<String, Fault> {
     let wrong = |what: &str| {
-        Fault::usage(format!("`{text}` is no run: {what}"))
-            .hint("write `run-42`, or `latest:WORKFLOW` for a workflow's newest; `matins run list` shows runs")
+        Fault::usage(format!("`{text}` is no run: {what}")).hint(
+            "write `run-42`, or `latest:WORKFLOW` for a workflow's newest; `matins run list` shows runs",
+        )
     };
     if let Some(workflow) = text.strip_prefix("latest:") {
         if workflow.is_empty() {

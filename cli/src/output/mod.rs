@@ -9,7 +9,7 @@ mod time;
 mod tree;
 
 pub(crate) use format::{as_json, as_jsonl, as_yaml};
-pub(crate) use state::{paint, state_word};
+pub(crate) use state::paint;
 pub(crate) use table::{Cell, Column, Row, fields, table};
 pub(crate) use time::{moment, plain_span, span_between};
 pub(crate) use tree::run_tree;

@@ -49,7 +49,7 @@ pub(super) fn symbol(word: &str) -> &'static str {
 }
 
 /// A state's word in its colour.
-pub(crate) fn state_word(word: &str, look: &Look) -> String {
+pub(super) fn state_word(word: &str, look: &Look) -> String {
     match colour(word) {
         Some(colour) => paint(word, Style::new().fg_color(Some(colour.into())), look),
         None => word.to_owned(),
@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn every_state_of_the_api_has_signs() {
         let words = (1..=10).filter_map(|n| task::State::try_from(n).ok()).map(|it| it.as_str_name());
-        let words = words.chain((1..=6).filter_map(|n| run::State::try_from(n).ok()).map(|it| it.as_str_name()));
+        let words =
+            words.chain((1..=6).filter_map(|n| run::State::try_from(n).ok()).map(|it| it.as_str_name()));
         let words =
             words.chain((1..=6).filter_map(|n| backfill::State::try_from(n).ok()).map(|it| it.as_str_name()));
         let words =

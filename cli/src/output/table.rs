@@ -1,7 +1,7 @@
 //! Tables without borders, and the list of fields that shows one thing.
 
-use comfy_table::{CellAlignment, Color, ContentArrangement, Table, presets};
 use anstyle::AnsiColor;
+use comfy_table::{CellAlignment, Color, ContentArrangement, Table, presets};
 use matins_proto::Timestamp;
 use serde::Serialize;
 

@@ -62,7 +62,8 @@ mod tests {
     fn times_are_relative_only_for_people() {
         let at = Timestamp::from_millis(1_357_102_800_000);
         assert_eq!(moment(at, &Look::PLAIN), "2013-01-02T05:00:00Z");
-        let later = |millis| Look { now: Some(Timestamp::from_millis(at.as_millis() + millis)), ..Look::PLAIN };
+        let later =
+            |millis| Look { now: Some(Timestamp::from_millis(at.as_millis() + millis)), ..Look::PLAIN };
         assert_eq!(moment(at, &later(300_000)), "5m ago");
         assert_eq!(moment(at, &later(-7_200_000)), "in 2h");
         assert_eq!(moment(at, &later(400)), "now");

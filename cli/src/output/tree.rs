@@ -55,7 +55,8 @@ fn branch(is_last: bool) -> &'static str {
 
 fn line(task: &Task, look: &Look) -> Line {
     let span = span_between(task.started_at, task.finished_at, look);
-    let attempts = if task.attempt_count > 1 { format!("attempt {}", task.attempt_count) } else { String::new() };
+    let attempts =
+        if task.attempt_count > 1 { format!("attempt {}", task.attempt_count) } else { String::new() };
     let live = task.attempts.last().filter(|attempt| attempt.finished_at.is_none());
     let place = live.map(|attempt| format!("on {}", executor(&attempt.executor_name, &attempt.executor)));
     let taken = task.taken_from.as_ref().map(|run| format!("from {run}"));
@@ -112,7 +113,8 @@ fn aligned(lines: &[Line], names: &[&str], look: &Look) -> String {
     let name_width = lines.iter().zip(names).filter(|(_, name)| !name.is_empty());
     let name_width = name_width.map(|(line, name)| width(&line.branch) + 2 + width(name)).max().unwrap_or(0);
     let state_width = lines.iter().map(|line| line.state.len()).max().unwrap_or(0);
-    let facts_width = lines.iter().map(|line| width(&line.facts)).filter(|width| *width <= 30).max().unwrap_or(0);
+    let facts_width =
+        lines.iter().map(|line| width(&line.facts)).filter(|width| *width <= 30).max().unwrap_or(0);
     let mut text = String::new();
     for (line, name) in lines.iter().zip(names) {
         if name.is_empty() {
@@ -163,16 +165,27 @@ mod tests {
     }
 
     fn because(task: Task, code: &str, text: &str) -> Task {
-        let reason = Reason { code: code.into(), text: text.into(), until: Some(Timestamp::from_millis(9_000)) };
+        let reason =
+            Reason { code: code.into(), text: text.into(), until: Some(Timestamp::from_millis(9_000)) };
         Task { reason: Some(reason), ..task }
     }
 
     fn night() -> Run {
         let live = Attempt { executor: "node-9".into(), executor_name: "b".into(), ..Attempt::default() };
         let transform = Task {
-            item_counts: Some(TaskCounts { total: 4, success: 2, running: 1, retrying: 1, ..Default::default() }),
+            item_counts: Some(TaskCounts {
+                total: 4,
+                success: 2,
+                running: 1,
+                retrying: 1,
+                ..Default::default()
+            }),
             items: vec![
-                because(Task { attempt_count: 2, ..task("transform.1", State::Retrying) }, "delay", "exit code 1"),
+                because(
+                    Task { attempt_count: 2, ..task("transform.1", State::Retrying) },
+                    "delay",
+                    "exit code 1",
+                ),
                 Task { attempts: vec![live], finished_at: None, ..ran("transform.3", State::Running, 0) },
             ],
             ..because(task("transform", State::Running), "items", "")

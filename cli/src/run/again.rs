@@ -109,7 +109,8 @@ async fn retry_task(run: String, task: String, args: RetryArgs, context: &Contex
         return Err(Fault::usage(text)
             .hint(format!("leave them out, or name the run alone; `matins run get {run}` shows both")));
     }
-    let ask = RetryTaskRequest { request_id: args.repeat.request_id, not_after: None, run, task: task.clone() };
+    let ask =
+        RetryTaskRequest { request_id: args.repeat.request_id, not_after: None, run, task: task.clone() };
     let answer = context.client()?.call(ask).await?;
     context.done(&answer, format!("{}/{task} will be tried again", answer.run_id))
 }

@@ -165,7 +165,11 @@ mod tests {
             started_at: Some(Timestamp::from_millis(1_357_102_800_000)),
             finished_at: Some(Timestamp::from_millis(1_357_102_865_000)),
             params: Some(matins_proto::Json { text: r#"{"day":"2013-01-01"}"#.into() }),
-            tasks: vec![Task { address: "load".into(), state: task::State::Failed.into(), ..Task::default() }],
+            tasks: vec![Task {
+                address: "load".into(),
+                state: task::State::Failed.into(),
+                ..Task::default()
+            }],
             ..Run::default()
         };
         assert_eq!(

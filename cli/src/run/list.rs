@@ -89,7 +89,8 @@ impl Row for Run {
 
     fn cells(&self, look: &Look) -> Vec<Cell> {
         let counts = self.task_counts.unwrap_or_default();
-        let ended = counts.success + counts.failed + counts.upstream_failed + counts.skipped + counts.cancelled;
+        let ended =
+            counts.success + counts.failed + counts.upstream_failed + counts.skipped + counts.cancelled;
         // What a run is for is a name for people too, so it is never told relative to now.
         let logical_time = self.logical_time.map(|time| time.to_string()).unwrap_or_default();
         vec![
@@ -181,7 +182,13 @@ async fn watch(args: ListArgs, workflow: String, context: &Context) -> Outcome {
             }
             Format::Table | Format::Wide => {
                 for run in &change.runs {
-                    context.print(&format!("{} {} {} {}\n", now(), run.id, run.workflow, run.state().as_str_name()))?;
+                    context.print(&format!(
+                        "{} {} {} {}\n",
+                        now(),
+                        run.id,
+                        run.workflow,
+                        run.state().as_str_name()
+                    ))?;
                 }
             }
             Format::Name => {

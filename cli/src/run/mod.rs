@@ -15,8 +15,8 @@ pub(crate) use again::{CancelArgs, RetryArgs};
 pub(crate) use get::GetArgs;
 pub(crate) use list::ListArgs;
 pub(crate) use logs::LogsArgs;
-pub(crate) use start::{StartArgs, SubmitArgs, params_json};
-pub(crate) use watch::{WaitArgs, WatchArgs};
+pub(crate) use start::{ParamArgs, StartArgs, SubmitArgs, params_json, parse_instant};
+pub(crate) use watch::{WaitArgs, WatchArgs, parse_span};
 
 use crate::context::{Context, Outcome};
 

@@ -95,9 +95,9 @@ pub(crate) struct ParamArgs {
 
 /// Reads RFC 3339 text with an offset: what is meant does not depend on where it is read.
 pub(crate) fn parse_instant(text: &str) -> Result<Timestamp, String> {
-    let time: jiff::Timestamp = text
-        .parse()
-        .map_err(|_| "write a time with its offset, as in 2013-01-02T07:30:00Z or 2013-01-02T02:30:00-05:00")?;
+    let time: jiff::Timestamp = text.parse().map_err(
+        |_| "write a time with its offset, as in 2013-01-02T07:30:00Z or 2013-01-02T02:30:00-05:00",
+    )?;
     Ok(Timestamp::from_millis(time.as_millisecond()))
 }
 
@@ -154,7 +154,7 @@ pub(super) async fn start(args: StartArgs, context: &Context) -> Outcome {
 /// `matins submit`.
 pub(super) async fn submit(args: SubmitArgs, context: &Context) -> Outcome {
     let client = context.client()?;
-    let (source, _) = sources::load_one(&args.file, &client).await?;
+    let source = sources::load_one(&args.file, &client).await?;
     let ask = SubmitRunRequest {
         request_id: args.repeat.request_id,
         not_after: None,
@@ -207,10 +207,8 @@ mod tests {
         fs::write(&path, r#"{"batch": 1, "mode": "full"}"#).unwrap();
         let value = folder.path().join("value");
         fs::write(&value, "two\nlines").unwrap();
-        let args = ParamArgs {
-            param: vec![format!("mode=@{}", value.display())],
-            params_file: Some(path.clone()),
-        };
+        let args =
+            ParamArgs { param: vec![format!("mode=@{}", value.display())], params_file: Some(path.clone()) };
         let json = params_json(&args).unwrap().unwrap();
         assert_eq!(json.text, "{\"batch\":1,\"mode\":\"two\\nlines\"}");
         fs::write(&path, "[1]").unwrap();

@@ -205,7 +205,8 @@ pub(super) async fn get(args: GetArgs, context: &Context) -> Outcome {
     let workflow = context.workflow(&args.workflow);
     let ask = GetWorkflowRequest { stale: false, workflow: workflow.clone(), version: args.version };
     let answer = context.client()?.call(ask).await?;
-    let found = answer.workflow.ok_or_else(|| Fault::not_found(format!("there is no workflow `{workflow}`")))?;
+    let found =
+        answer.workflow.ok_or_else(|| Fault::not_found(format!("there is no workflow `{workflow}`")))?;
     if args.source {
         context.print(&found.source)?;
         return Ok(Exit::Done);

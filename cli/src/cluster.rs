@@ -1,5 +1,7 @@
 //! Verbs about the cluster, its executors, and attempts that nobody can end.
 
+use std::fmt::Write as _;
+
 use clap::{Args, Subcommand};
 use matins_proto::v1::{
     AbandonAttemptRequest, AcceptTimeRequest, AddNodeRequest, ClusterStatusRequest, ClusterStatusResponse,
@@ -339,7 +341,8 @@ fn status_text(status: &ClusterStatusResponse, look: &Look) -> String {
     if !status.alarms.is_empty() {
         text.push('\n');
         for alarm in &status.alarms {
-            text.push_str(&format!("! {} {}: {}\n", alarm.code, alarm.subject, alarm.text));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "! {} {}: {}", alarm.code, alarm.subject, alarm.text);
         }
     }
     text

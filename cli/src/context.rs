@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Look, Row, as_json, as_jsonl, as_yaml, table};
+use crate::output::{Look, Row, as_json, as_jsonl, as_names, as_yaml, table};
 
 /// What a verb comes to.
 pub(crate) type Outcome = Result<Exit, Fault>;
@@ -158,7 +158,7 @@ impl Context {
             Format::Table | Format::Wide => table(rows, &self.look()),
             Format::Json => as_json(&rows),
             Format::Yaml => as_yaml(&rows),
-            Format::Name => rows.iter().map(|row| format!("{}\n", row.name())).collect(),
+            Format::Name => as_names(rows.iter().map(Row::name)),
             Format::Jsonl => rows.iter().map(as_jsonl).collect(),
         };
         self.print(&text)

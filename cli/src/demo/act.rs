@@ -73,7 +73,7 @@ pub(super) async fn perform(stage: &mut Stage, context: &Context) -> Result<Foun
     let before = client.call(ClusterStatusRequest {}).await?.leaderships;
     let quick = Limits {
         connect_max: Duration::from_millis(250),
-        attempt_max: Duration::from_millis(1_000),
+        attempt_max: Duration::from_secs(1),
         ..Limits::default()
     };
     let probe = Probe::start(stage.client(quick)?);

@@ -15,6 +15,11 @@ pub(crate) fn as_jsonl<T: Serialize + ?Sized>(thing: &T) -> String {
     format!("{}\n", value(thing))
 }
 
+/// One name a line.
+pub(crate) fn as_names(names: impl IntoIterator<Item = String>) -> String {
+    names.into_iter().flat_map(|name| [name, "\n".to_owned()]).collect()
+}
+
 /// One YAML document: JSON's values in block style. Text is quoted as in JSON wherever it could be read as anything else.
 pub(crate) fn as_yaml<T: Serialize + ?Sized>(thing: &T) -> String {
     let mut text = String::new();
@@ -41,9 +46,13 @@ fn write_yaml(value: &Value, indent: usize, text: &mut String) {
             }
         }
         Value::Object(_) | Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {
-            text.push_str(&format!("{value}\n"));
+            text.push_str(&value.to_string());
+            text.push('\n');
         }
-        Value::String(string) => text.push_str(&format!("{}\n", scalar(string))),
+        Value::String(string) => {
+            text.push_str(&scalar(string));
+            text.push('\n');
+        }
     }
 }
 

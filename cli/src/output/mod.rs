@@ -8,7 +8,7 @@ mod table;
 mod time;
 mod tree;
 
-pub(crate) use format::{as_json, as_jsonl, as_yaml};
+pub(crate) use format::{as_json, as_jsonl, as_names, as_yaml};
 pub(crate) use state::paint;
 pub(crate) use table::{Cell, Column, Row, fields, table};
 pub(crate) use time::{moment, plain_span, span_between};

@@ -146,7 +146,7 @@ fn task_text(run: &Run, task: &Task, look: &Look) -> String {
 #[cfg(test)]
 mod tests {
     use matins_proto::Timestamp;
-    use matins_proto::v1::{Reason, attempt, run, run_origin, task};
+    use matins_proto::v1::{StateReason as Reason, attempt, run, run_origin, task};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use crate::context::{Context, Format, Outcome, now, until_interrupted};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::live::Live;
-use crate::output::{Cell, Column, Look, Row, as_jsonl, span_between, table};
+use crate::output::{Cell, Column, Look, Row, as_jsonl, as_names, span_between, table};
 use crate::pages::{Page, gather};
 use crate::run::start::parse_instant;
 
@@ -192,8 +192,7 @@ async fn watch(args: ListArgs, workflow: String, context: &Context) -> Outcome {
                 }
             }
             Format::Name => {
-                let names: String = change.runs.iter().map(|run| format!("{}\n", run.id)).collect();
-                context.print(&names)?;
+                context.print(&as_names(change.runs.iter().map(|run| run.id.clone())))?;
             }
             Format::Jsonl => context.print(&as_jsonl(&change))?,
             Format::Json | Format::Yaml => {

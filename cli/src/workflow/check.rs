@@ -13,7 +13,7 @@ use super::sources;
 use crate::context::{Context, Format, Outcome, now};
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{as_json, as_jsonl, as_yaml};
+use crate::output::{as_json, as_jsonl, as_names, as_yaml};
 use crate::run::parse_instant;
 use crate::schedule::ticks::{next_ticks, nights};
 
@@ -96,8 +96,7 @@ pub(super) fn check(args: &CheckArgs, context: &Context) -> Outcome {
         Format::Yaml => context.print(&as_yaml(&report))?,
         Format::Jsonl => context.print(&as_jsonl(&report))?,
         Format::Name => {
-            let names: String = report.workflows.iter().map(|it| format!("{}\n", it.name)).collect();
-            context.print(&names)?;
+            context.print(&as_names(report.workflows.iter().map(|it| it.name.clone())))?;
         }
     }
     Ok(if compiled.has_errors() { Exit::NotSuccess } else { Exit::Done })

@@ -1,2 +1,83 @@
-//! Matins.
-fn main() {}
+//! The `matins` binary: one program for servers, development clusters, and every verb of a client.
+//!
+//! It decides nothing about workflows: client verbs ask a cluster and print, `server` starts a node, `dev` and `demo` start
+//! several. Start reading at [`args::Verb`]; `context` has what every verb is given, `exit` and `fault` how they end.
+
+mod args;
+mod backfill;
+mod cluster;
+mod context;
+mod demo;
+mod dev;
+mod exit;
+mod fault;
+mod live;
+mod nodes;
+mod output;
+mod pages;
+mod pool;
+mod refs;
+mod run;
+mod schedule;
+mod server;
+mod workflow;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Verb};
+use crate::context::{Context, Outcome};
+use crate::fault::Fault;
+
+fn main() -> ExitCode {
+    // Each task pays for what comes before these two, so they come first.
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref().and_then(|verb| verb.to_str()) {
+        Some("task-exec") => return matins_node::execute::task_exec::main(arguments),
+        Some("supervisor") => return matins_node::execute::supervisor::main(arguments),
+        Some(_) | None => {}
+    }
+    let Cli { global, verb } = Cli::parse();
+    match perform(verb, &Context::new(global)) {
+        Ok(exit) => exit.into(),
+        Err(fault) => {
+            // Who closed standard error does not want to know.
+            let _ = std::io::stderr().write_all(fault.report().as_bytes());
+            fault.exit().into()
+        }
+    }
+}
+
+/// A server gets a thread for each core; a client waits more than it works.
+fn perform(verb: Verb, context: &Context) -> Outcome {
+    let mut builder = match &verb {
+        Verb::Server(_) => tokio::runtime::Builder::new_multi_thread(),
+        Verb::Check(_)
+        | Verb::Apply(_)
+        | Verb::Start(_)
+        | Verb::Submit(_)
+        | Verb::Watch(_)
+        | Verb::Wait(_)
+        | Verb::Logs(_)
+        | Verb::Retry(_)
+        | Verb::Cancel(_)
+        | Verb::Run(_)
+        | Verb::Workflow(_)
+        | Verb::Schedule(_)
+        | Verb::Backfill(_)
+        | Verb::Pool(_)
+        | Verb::Executor(_)
+        | Verb::Attempt(_)
+        | Verb::Cluster(_)
+        | Verb::Dev(_)
+        | Verb::Demo(_)
+        | Verb::Completion(_)
+        | Verb::Supervisor(_)
+        | Verb::TaskExec(_) => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder.enable_all().build();
+    let runtime = runtime.map_err(|error| Fault::machine("cannot start the runtime", error))?;
+    runtime.block_on(verb.perform(context))
+}

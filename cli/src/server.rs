@@ -13,6 +13,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _};
 use serde::Deserialize;
 
+use matins_node::execute::TaskEnvironment;
+use matins_node::raft::RaftTimes;
+use matins_node::{Node, NodeConfig};
+
 use crate::context::Outcome;
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -103,11 +107,11 @@ pub(crate) struct Layer {
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_HEARTBEAT")]
     heartbeat: Option<Span>,
 
-    /// Least time without a heartbeat before an election [default: 300ms]
+    /// Least time without a heartbeat before an election [default: 500ms]
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MIN")]
     election_min: Option<Span>,
 
-    /// Most time without a heartbeat before an election [default: 600ms]
+    /// Most time without a heartbeat before an election [default: 900ms]
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX")]
     election_max: Option<Span>,
 
@@ -297,7 +301,7 @@ impl Layer {
 fn times(given: [Option<Span>; 3], faults: &mut Vec<String>) -> (Duration, Duration, Duration) {
     let span = |given: Option<Span>, millis| given.map_or(Duration::from_millis(millis), |span| span.0);
     let [heartbeat, min, max] = given;
-    let (heartbeat, min, max) = (span(heartbeat, 100), span(min, 300), span(max, 600));
+    let (heartbeat, min, max) = (span(heartbeat, 100), span(min, 500), span(max, 900));
     if heartbeat < Duration::from_millis(100) {
         // openraft's heartbeat is also the deadline of each append (PROTOCOL 2.5).
         faults.push(format!("heartbeat: {heartbeat:?} is too short, 100ms is the least"));
@@ -395,13 +399,45 @@ async fn stopped(tied: bool) -> &'static str {
 }
 
 /// Runs the node until `stop` comes back, then ends it in good order.
-#[expect(clippy::unused_async, reason = "`Node::start` is not there yet; the call goes here")]
 async fn run_node(
     settings: Settings,
     stop: impl Future<Output = &'static str>,
 ) -> Result<&'static str, Fault> {
-    drop((settings, stop));
-    Err(Fault::own(Exit::Refused, "this build has no node in it yet").hint("take a newer build"))
+    let node = Node::start(node_config(settings)).await.map_err(|error| {
+        Fault::machine("this node does not start", error).hint("`matins server -h` explains every setting")
+    })?;
+    let reason = stop.await;
+    node.stop().await;
+    Ok(reason)
+}
+
+/// What the node is told.
+fn node_config(settings: Settings) -> NodeConfig {
+    let times = RaftTimes {
+        heartbeat: settings.heartbeat,
+        election_min: settings.election_min,
+        election_max: settings.election_max,
+        ..RaftTimes::default()
+    };
+    let executor = settings.executor.map(|executor| matins_node::ExecutorSettings {
+        slots: executor.slots,
+        labels: executor.labels,
+        environment: TaskEnvironment { path: executor.path, variables: Vec::new() },
+        cgroup: None,
+    });
+    // A supervisor is found by its path, also from another working directory.
+    let data_dir = std::path::absolute(&settings.data_dir).unwrap_or(settings.data_dir);
+    NodeConfig {
+        data_dir,
+        name: settings.name,
+        public_listen: settings.listen,
+        cluster_listen: settings.cluster_listen,
+        public_address: Some(settings.advertise),
+        cluster_address: Some(settings.cluster_advertise),
+        is_insecure: settings.insecure,
+        executor,
+        times,
+    }
 }
 
 #[cfg(test)]

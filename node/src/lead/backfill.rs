@@ -103,11 +103,10 @@ fn fill(draft: &mut BackfillSlice, look: &Look<'_>, tools: &TickTools<'_>) -> Re
 impl Look<'_> {
     /// The ticks from `cursor` (inclusive) to the end of the range, in the order of the backfill.
     fn ticks(&self, cursor: Timestamp) -> impl Iterator<Item = Timestamp> {
-        let next = |at: Timestamp| match self.row.newest_first {
-            true => self.calendar.at_or_before(at),
-            false => self.calendar.next_after(at - Millis(1)),
-        };
         let (from, to, back) = (self.row.from, self.row.to, self.row.newest_first);
+        let next = move |at: Timestamp| {
+            if back { self.calendar.at_or_before(at) } else { self.calendar.next_after(at - Millis(1)) }
+        };
         let first = next(cursor).map(|tick| tick.at);
         std::iter::successors(first, move |at| {
             next(if back { *at - Millis(1) } else { *at + Millis(1) }).map(|tick| tick.at)

@@ -34,6 +34,8 @@ use super::timers;
 
 /// How often finished runs are counted, at most.
 const RETIRE_LOOK_EVERY: Millis = Millis::from_secs(1);
+/// The voters' clocks are asked for each second: a `Time` that lacks them is looked at again so much later.
+const READINGS_AGAIN: Millis = Millis::from_secs(1);
 /// A node whose history is not complete is asked again so much later.
 const HISTORY_AGAIN: Millis = Millis::from_secs(5);
 
@@ -223,16 +225,12 @@ impl Leader {
             Some(timers::next_checkpoint(&self.state)),
             retire::next_retirement(&self.state),
         ];
-        let earliest = by_time.into_iter().flatten().min();
-        let by_time = earliest.map(|at| now.boot + at.since(now.at).max(Millis(1)));
-        let by_boot = [self.queue.next(), Some(self.wrote_at + timers::SILENCE_MAX)];
-        // What is due already was looked at; it waits for an answer, or for its turn.
-        by_boot
-            .into_iter()
-            .chain([by_time])
-            .flatten()
-            .min()
-            .map_or(now.boot + Millis(1_000), |at| at.max(now.boot + Millis(1)))
+        // What is due already was looked at: it waits for an answer, or the queue knows when to look again.
+        let earliest = by_time.into_iter().flatten().filter(|at| *at > now.at).min();
+        let by_time = earliest.map(|at| now.boot + at.since(now.at));
+        let silent_at = (self.wrote_at + timers::SILENCE_MAX).max(now.boot + READINGS_AGAIN);
+        let next = [self.queue.next(), by_time].into_iter().flatten().fold(silent_at, BootTime::min);
+        next.max(now.boot + Millis(1))
     }
 
     fn follow(&mut self, effect: &Effect, boot: BootTime) {
@@ -314,13 +312,10 @@ impl Leader {
             }
             Key::Slice(id) => {
                 let mut tools = TickTools { calendars: &mut self.calendars, resolve: outside.resolve };
-                match backfill::slice(&state, *id, outside.history, &mut tools) {
-                    Ok(command) => command,
-                    Err(NoHistory) => {
-                        self.queue.look_at(key.clone(), now.boot + HISTORY_AGAIN);
-                        None
-                    }
-                }
+                backfill::slice(&state, *id, outside.history, &mut tools).unwrap_or_else(|NoHistory| {
+                    self.queue.look_at(key.clone(), now.boot + HISTORY_AGAIN);
+                    None
+                })
             }
             Key::Recalculate => ticks::recalculate(&state, &mut self.calendars, tz_version()),
             Key::Retire => self.retire(now, outside),
@@ -365,10 +360,9 @@ impl Leader {
         self.retire_look_at = now.boot + RETIRE_LOOK_EVERY;
         self.finished_counted = self.state.finished.len();
         // No run leaves history while a command computed from it is under way (PROTOCOL 6.6).
-        let looked_at = self.queue.in_flight().filter_map(|key| match key {
-            Key::Slice(id) => Some(self.state.backfills.get(id)?.schedule.workflow.clone()),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "only slices look at history")]
-            _ => None,
+        let looked_at = self.queue.in_flight().filter_map(|key| {
+            let Key::Slice(id) = key else { return None };
+            Some(self.state.backfills.get(id)?.schedule.workflow.clone())
         });
         let looked_at: BTreeSet<_> = looked_at.collect();
         let command =
@@ -405,92 +399,6 @@ impl Leader {
         }
     }
 
-    fn attempt(&self, fence: Fence) -> Option<&matins_core::state::AttemptRow> {
-        self.state.attempts.get(self.state.live.get(&fence)?)
-    }
-
-    fn is_running(&self, fence: Fence) -> bool {
-        self.attempt(fence).is_some_and(|attempt| attempt.state == AttemptState::Running)
-    }
-
-    fn unkillable(&self, fence: Fence) -> Option<Command> {
-        let attempt = self.attempt(fence)?;
-        matches!(attempt.state, AttemptState::Stopping { is_unkillable: false, .. })
-            .then_some(Command::Unkillable { fence })
-    }
-
-    /// Sends a start over the stream of the very session that the lease hangs on (PROTOCOL 5.5).
-    fn start(&mut self, fence: Fence, boot: BootTime) -> Option<Command> {
-        let attempt = self.attempt(fence).filter(|attempt| attempt.state == AttemptState::Running)?;
-        let session = attempt.session;
-        let conn = self.sessions.stream_of(attempt.executor, session)?;
-        match self.sessions.start(conn, fence, boot) {
-            Next::Do(()) => {}
-            Next::LookAt(at) => {
-                self.queue.look_at(Key::Start(fence), at);
-                return None;
-            }
-            Next::Nothing => return None,
-        }
-        match render_start(&self.state, fence, &self.outputs) {
-            Rendered::Job(job) => {
-                let start = v1::Start { fence: fence.0, session: session.0, job: Some(*job) };
-                self.actions.push(Action::Send(conn, message(Message::Start(start))));
-                let again = self.sessions.start_sent(conn, fence, boot);
-                self.queue.look_at(Key::Start(fence), again);
-            }
-            Rendered::Needs(digests) => self.read(digests, &Key::Start(fence)),
-            // It was never sent under this session, and a task that held it would have said so: nothing runs.
-            Rendered::Broken(why) => self.end(fence, AttemptOutcome::Broken(why)),
-            Rendered::Over => {}
-        }
-        None
-    }
-
-    fn stop(&mut self, fence: Fence, boot: BootTime) -> Option<Command> {
-        let attempt = self.attempt(fence)?;
-        let AttemptState::Stopping { how, .. } = attempt.state else { return None };
-        let conn = self.sessions.stream_of(attempt.executor, attempt.session)?;
-        match self.sessions.stop(conn, (fence, how), boot) {
-            Next::Do(stop) => {
-                self.actions.push(Action::Send(conn, stop));
-                // Sent again until the attempt has ended (PROTOCOL 5.7).
-                self.queue.look_at(Key::Stop(fence), boot + Millis::from_secs(2));
-            }
-            Next::LookAt(at) => self.queue.look_at(Key::Stop(fence), at),
-            Next::Nothing => {}
-        }
-        None
-    }
-
-    /// The leader's own word that an attempt is over.
-    fn end(&mut self, fence: Fence, outcome: AttemptOutcome) {
-        let finish = Finish { fence, outcome, output: None, started_at: None, log_bytes: 0 };
-        self.reports.entry(fence).or_insert(Report { finish, is_published: true, from: None });
-        self.queue.look(Key::Finish(fence));
-    }
-
-    fn look_at_report(&mut self, fence: Fence) -> Option<Command> {
-        let report = self.reports.get(&fence)?;
-        let Some(attempt) = self.attempt(fence) else {
-            // A report under any other fence than the live one changes nothing (PROTOCOL 5.8).
-            self.settle_report(fence);
-            return None;
-        };
-        let finish = report.finish.clone();
-        match (&finish.output, report.is_published) {
-            (Some(Output::Blob { digest, .. }), false) => {
-                let is_running = attempt.state == AttemptState::Running;
-                self.actions.push(Action::Publish(fence, *digest));
-                if is_running {
-                    self.queue.look(Key::Publishing(fence));
-                }
-                None
-            }
-            (Some(Output::Blob { .. } | Output::Inline(_)) | None, _) => Some(Command::Finish(finish)),
-        }
-    }
-
     fn close(&mut self, conn: ConnId) {
         self.actions.push(Action::Close(conn));
         self.closed(conn);
@@ -513,5 +421,6 @@ fn least_schedule() -> ScheduleId {
 }
 
 mod answers;
+mod attempts;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ const BYTES_MAX: usize = 64 << 20;
 
 /// Outputs by the blob that holds them.
 #[derive(Debug, Default)]
-pub struct OutputCache {
+pub(crate) struct OutputCache {
     fetched: BTreeMap<Digest, Fetched>,
     bytes: usize,
     waiting: BTreeMap<Digest, BTreeSet<Key>>,
@@ -20,7 +20,7 @@ pub struct OutputCache {
 
 impl OutputCache {
     /// `key` waits for an output. `true`: it is to be read; `false`: that is under way.
-    pub fn wants(&mut self, digest: Digest, key: Key) -> bool {
+    pub(crate) fn wants(&mut self, digest: Digest, key: Key) -> bool {
         let waiting = self.waiting.entry(digest).or_default();
         let is_first = waiting.is_empty();
         waiting.insert(key);
@@ -28,7 +28,7 @@ impl OutputCache {
     }
 
     /// An output was read, or is lost. Gives those that waited for it. `NotYet`: it cannot be read now, and they ask again.
-    pub fn read(&mut self, digest: Digest, fetched: Fetched) -> BTreeSet<Key> {
+    pub(crate) fn read(&mut self, digest: Digest, fetched: Fetched) -> BTreeSet<Key> {
         if let Fetched::Text(text) = &fetched {
             if self.bytes + text.len() > BYTES_MAX {
                 self.fetched.clear();

@@ -12,7 +12,7 @@ use crate::store::history::{Filter, Order};
 const RUNS_MAX: usize = 1_000;
 
 /// The history of this node.
-pub struct Past(pub Finished);
+pub(crate) struct Past(pub(crate) Finished);
 
 impl Past {
     fn at(&self, schedule: &ScheduleId, tick: Timestamp) -> Result<Vec<(RunId, RunState)>, NoHistory> {

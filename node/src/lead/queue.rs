@@ -206,7 +206,9 @@ mod tests {
     fn schedules_take_turns_and_few_fires_are_under_way() {
         let mut queue = Queue::default();
         let keys: Vec<_> = (0..20).map(|n| Key::Fire(schedule_id(&format!("s{n:02}")))).collect();
-        keys.iter().for_each(|key| queue.look(key.clone()));
+        for key in &keys {
+            queue.look(key.clone());
+        }
         let mut taken = Vec::new();
         while let Some(key) = queue.take(NOW) {
             queue.proposed(key.clone());

@@ -11,14 +11,15 @@ use serde_json::Value as Json;
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The end of an attempt as its executor reports it. Never an error: what makes no sense fails the attempt and says so.
-pub fn finish_of(report: v1::AttemptReport) -> Finish {
+pub(crate) fn finish_of(report: v1::AttemptReport) -> Finish {
     let fence = Fence(report.fence);
-    let (outcome, output) = match outcome_of(&report) {
-        AttemptOutcome::Success => match output_of(report.outputs) {
-            Ok(output) => (AttemptOutcome::Success, output),
-            Err(why) => (AttemptOutcome::Error(why), None),
-        },
-        other => (other, None),
+    let reported = outcome_of(&report);
+    // Only a success has outputs that count (LANGUAGE 1.13).
+    let (outcome, output) = if reported == AttemptOutcome::Success {
+        output_of(report.outputs)
+            .map_or_else(|why| (AttemptOutcome::Error(why), None), |output| (AttemptOutcome::Success, output))
+    } else {
+        (reported, None)
     };
     let started_at = (report.started_at > 0).then(|| Timestamp::from_millis(report.started_at));
     Finish { fence, outcome, output, started_at, log_bytes: report.log_bytes }

@@ -72,7 +72,7 @@ fn message(workflow: &ir::Workflow, names: &Names<'_>, scope: &Scope, job: Job) 
     let pair = |(name, value): (String, String)| v1::EnvironmentPair { name, value };
     let file = |file: &ir::File| v1::JobFile {
         path: file.path.clone(),
-        digest: file.digest.0.to_vec().into(),
+        digest: file.digest.0.to_vec(),
         size: file.bytes,
         executable: file.is_executable,
     };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
-use matins_core::command::{Apply, ApplyWorkflow, Command, Entry, OpenSession, Proposal, Readings};
-use matins_core::id::{ExecutorId, Fence, JournalId, LogIndex, NodeId, ScheduleId, SessionNumber};
+use matins_core::command::{Apply, ApplyWorkflow, Command, Entry, Proposal, Readings};
+use matins_core::id::{LogIndex, NodeId, ScheduleId};
 use matins_core::ir;
 use matins_core::state::Settings;
 use matins_core::time::{Millis, Timestamp};
@@ -54,24 +54,6 @@ impl Cluster {
         let Answer::Definition(definition) = stored else { panic!("a definition is stored") };
         let workflows = vec![ApplyWorkflow { name, definition, start: None }];
         self.ask(Command::Apply(Apply { workflows, ..Apply::default() })).map(|_| ())
-    }
-
-    /// An executor comes for the first time.
-    pub(crate) fn executor(&mut self, executor: u64, session: u64, held: &[u64]) -> Result<Answer, Refusal> {
-        self.ask(Command::OpenSession(open_session(executor, session, held)))
-    }
-}
-
-pub(crate) fn open_session(executor: u64, session: u64, held: &[u64]) -> OpenSession {
-    OpenSession {
-        executor: NodeId(executor) as ExecutorId,
-        session: SessionNumber(session),
-        boot: "boot".into(),
-        journal: JournalId(1),
-        held: held.iter().map(|fence| Fence(*fence)).collect(),
-        name: format!("executor-{executor}"),
-        slots: 4,
-        labels: BTreeMap::new(),
     }
 }
 

@@ -1,9 +1,8 @@
 //! What executors say, and what proposals are answered.
 
 use super::{
-    Action, Answer, AttemptOutcome, AttemptState, ConnId, Event, Fence, Key, Leader, Message, Now, Output,
-    Refusal, Report, Said, Stale, finish_of, give_up_waiting_for_room, message, session_opened,
-    session_refused, v1,
+    Action, Answer, AttemptOutcome, AttemptState, ConnId, Fence, Key, Leader, Message, Now, Output, Refusal,
+    Report, Said, Stale, finish_of, give_up_waiting_for_room, message, session_opened, session_refused, v1,
 };
 use matins_core::id::{ExecutorId, SessionNumber};
 use matins_core::state::settings::LeaseTerms;
@@ -75,14 +74,13 @@ impl Leader {
         if let Some(Err(refusal)) = &answer {
             tracing::debug!(?key, %refusal, "a proposal of the leader was refused");
         }
+        if let Key::Open(conn) = key {
+            self.open_answered(conn, answer, now.boot);
+            // A hello is answered once: its executor comes again, with a higher number.
+            self.queue.accepted(key);
+            return;
+        }
         match (&key, &answer) {
-            (Key::Open(conn), answer) => {
-                let (conn, answer) = (*conn, answer.clone());
-                self.open_answered(conn, answer, now.boot);
-                // A hello is answered once: its executor comes again, with a higher number.
-                self.queue.accepted(key);
-                return;
-            }
             (Key::Finish(fence), Some(Ok(_) | Err(Refusal::Stale(Stale::Fence(_))))) => {
                 self.settle_report(*fence);
             }

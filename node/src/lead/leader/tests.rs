@@ -14,11 +14,7 @@ use crate::lead::testing::{Cluster, Echo, instant, readings, task, workflow};
 struct NoRuns;
 
 impl History for NoRuns {
-    fn runs_at(
-        &self,
-        _: &ScheduleId,
-        _: Timestamp,
-    ) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
+    fn runs_at(&self, _: &ScheduleId, _: Timestamp) -> Result<Vec<(RunId, RunState)>, NoHistory> {
         Ok(Vec::new())
     }
 
@@ -190,7 +186,7 @@ impl Script {
                 let outputs = match (args.take_key("json"), args.take_key("blob")) {
                     (Some(json), _) => Some(v1::attempt_report::Outputs::OutputsJson(json.into())),
                     (None, Some(text)) => Some(v1::attempt_report::Outputs::OutputsBlob(v1::OutputBlob {
-                        digest: Digest::of(text.as_bytes()).0.to_vec().into(),
+                        digest: Digest::of(text.as_bytes()).0.to_vec(),
                         size: 100_000,
                     })),
                     (None, None) => None,
@@ -234,9 +230,9 @@ impl Script {
             let now = self.now();
             self.leader.event(Event::Said(ConnId(conn.parse()?), renew), now);
             let done = self.settle();
-            done.lines()
-                .filter(|line| !line.contains("<- grant"))
-                .for_each(|line| out += &format!("{line}\n"));
+            for line in done.lines().filter(|line| !line.contains("<- grant")) {
+                writeln!(out, "{line}")?;
+            }
         }
         Ok(out)
     }

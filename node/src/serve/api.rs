@@ -62,8 +62,8 @@ pub(crate) enum Found {
 
 impl Api {
     /// Reads the state: as the leader confirms it, or as it lies here.
-    pub(crate) async fn read(&self, stale: bool) -> Result<Read, ApiError> {
-        let state = if stale {
+    pub(crate) async fn read(&self, is_stale: bool) -> Result<Read, ApiError> {
+        let state = if is_stale {
             self.cluster.states().borrow().clone()
         } else {
             match self.cluster.read_index(ANSWER_WITHIN).await {
@@ -79,7 +79,7 @@ impl Api {
         let at = ReadAt {
             index: state.index.0,
             leader_time: Some(wire_time(state.now)),
-            stale,
+            stale: is_stale,
             incomplete: self.history.is_incomplete(),
         };
         Ok(Read { state, at })
@@ -88,6 +88,13 @@ impl Api {
     /// The newest state that this node has.
     pub(crate) fn state(&self) -> Arc<State> {
         self.cluster.states().borrow().clone()
+    }
+
+    /// A state that shows what a client who heard up to `index` knows, to tell the difference from. `None`: it heard
+    /// nothing, or too long ago, and everything is told anew.
+    pub(crate) fn heard(&self, index: u64) -> Option<Arc<State>> {
+        self.recent.note(self.state());
+        (index > 0).then(|| self.recent.at_or_before(LogIndex(index))).flatten()
     }
 
     /// Leader time as this node reckons it.

@@ -112,8 +112,8 @@ impl ApiError {
                     .with("subject", &name)
                     .subject(name)
             }
-            Refusal::Stale(stale) => {
-                let subject = match stale {
+            Refusal::Stale(what) => {
+                let subject = match what {
                     Stale::Schedule(id) => format!("schedule `{id}`"),
                     Stale::Inputs(task) => name_of(&Thing::Task(*task), state),
                     Stale::Leadership(_) | Stale::Session(_) | Stale::Fence(_) | Stale::History => {

@@ -29,15 +29,20 @@ struct Kept {
 }
 
 impl Recent {
-    /// Notes a state that was applied.
+    /// Notes a state that was applied, unless it was noted before.
     pub(crate) fn note(&self, state: Arc<State>) {
         let at = boot_time();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.risen.is_none_or(|(_, now)| state.now > now) {
             kept.risen = Some((at, state.now));
         }
-        if kept.states.back().is_some_and(|(last, _)| at.since(*last) < APART) {
+        if kept.states.back().is_some_and(|(_, last)| last.index >= state.index) {
             return;
+        }
+        // The newest is always kept; of those before it only some, well apart.
+        let before_last = kept.states.iter().rev().nth(1).map(|(at, _)| *at);
+        if before_last.is_some_and(|before| at.since(before) < APART) {
+            kept.states.pop_back();
         }
         if kept.states.len() == KEPT_MAX {
             kept.states.pop_front();
@@ -76,9 +81,12 @@ mod tests {
     fn who_heard_of_an_index_goes_on_from_the_state_kept_before_it() {
         let recent = Recent::default();
         recent.note(at(7));
-        // Too soon after the other one to be kept.
         recent.note(at(9));
+        // So soon after them that only the newest is kept.
+        recent.note(at(11));
         assert_eq!(recent.at_or_before(LogIndex(8)).map(|state| state.index), Some(LogIndex(7)));
+        assert_eq!(recent.at_or_before(LogIndex(10)).map(|state| state.index), Some(LogIndex(7)));
+        assert_eq!(recent.at_or_before(LogIndex(12)).map(|state| state.index), Some(LogIndex(11)));
         assert_eq!(recent.at_or_before(LogIndex(6)), None);
         assert!(recent.leader_time().is_some_and(|now| now >= Timestamp::from_millis(5)));
     }

@@ -74,9 +74,7 @@ impl Backfills for BackfillsService {
         let id = named("backfill", &request.backfill)?;
         let read = self.0.read(false).await?;
         find(&read.state, id)?;
-        let after = (request.after_index > 0).then_some(LogIndex(request.after_index));
-        let before = after.and_then(|index| self.0.recent.at_or_before(index));
-        let told = before.and_then(|state| find(&state, id).ok());
+        let told = self.0.heard(request.after_index).and_then(|state| find(&state, id).ok());
         let watch = Watch { pulse: Pulse::new(self.0.clone()), id, told, is_over: false };
         Ok(Response::new(Box::pin(stream::unfold(watch, |mut watch| async move {
             if watch.is_over {

@@ -45,12 +45,11 @@ impl Pools for PoolsService {
                 ApiError::limit("slots of a pool", u64::from(SLOTS_MAX), u64::from(request.slots)).into()
             );
         }
-        let description = match request.description {
-            Some(description) => description,
-            None => {
-                let read = self.0.read(false).await?;
-                read.state.pools.get(&name).map(|row| row.description.clone()).unwrap_or_default()
-            }
+        let description = if let Some(description) = request.description {
+            description
+        } else {
+            let read = self.0.read(false).await?;
+            read.state.pools.get(&name).map(|row| row.description.clone()).unwrap_or_default()
         };
         let ask = self.0.ask(&request.request_id, request.not_after)?;
         let command = Command::SetPool { pool: name.clone(), slots: request.slots, description };

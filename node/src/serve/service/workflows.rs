@@ -195,17 +195,16 @@ impl WorkflowsService {
                 (answered, answer) = self.0.propose(&ask, to_definition(&name, row.definition)).await?;
             }
         }
-        match answer.map_err(|refusal| ApiError::refused(&refusal, &self.0.state()))? {
-            Answered::Applied(applied) => {
-                let (_, old, new) = applied.workflows.first().cloned().unwrap_or((name, None, 0));
-                Ok(RollbackWorkflowResponse {
-                    committed: Some(committed(&ask, &answered)),
-                    old_version: old.unwrap_or(0),
-                    version: new,
-                })
-            }
-            other => Err(fault_of("answer to a rollback", &format!("{other:?}"))),
-        }
+        let answer = answer.map_err(|refusal| ApiError::refused(&refusal, &self.0.state()))?;
+        let Answered::Applied(applied) = answer else {
+            return Err(fault_of("answer to a rollback", &format!("{answer:?}")));
+        };
+        let (_, old, new) = applied.workflows.first().cloned().unwrap_or((name, None, 0));
+        Ok(RollbackWorkflowResponse {
+            committed: Some(committed(&ask, &answered)),
+            old_version: old.unwrap_or(0),
+            version: new,
+        })
     }
 }
 
@@ -215,13 +214,8 @@ fn to_definition(name: &WorkflowName, definition: Digest) -> Command {
 }
 
 fn version_made(answer: &Answered, name: &WorkflowName) -> Option<VersionNumber> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only an apply makes versions")]
-    match answer {
-        Answered::Applied(applied) => {
-            applied.workflows.iter().find(|(made, _, _)| made == name).map(|(_, _, number)| *number)
-        }
-        _ => None,
-    }
+    let Answered::Applied(applied) = answer else { return None };
+    applied.workflows.iter().find(|(made, _, _)| made == name).map(|(_, _, number)| *number)
 }
 
 /// A version of a registered workflow; the current one unless another is named.

@@ -66,24 +66,22 @@ pub(super) async fn create(
         return Ok(CreateBackfillResponse { committed, backfill, ticks, active_runs });
     }
     let (mut answered, mut answer) = api.propose(&ask, Command::CreateBackfill(create.clone())).await?;
-    if answer == Err(Refusal::RequestReused) {
-        // The mark moved on since, so that the range of a repeat ends later: it is meant for the range of the first one.
-        if let Some(Answer::Backfill(made)) = api.remembered(&ask, answered.index).await {
-            if let Some(row) = api.state().backfills.get(&made).filter(|row| row.to <= create.to) {
-                create.to = row.to;
-                (answered, answer) = api.propose(&ask, Command::CreateBackfill(create)).await?;
-            }
-        }
+    // The mark moved on since, so that the range of a repeat ends later: it is meant for the range of the first one.
+    if answer == Err(Refusal::RequestReused)
+        && let Some(Answer::Backfill(made)) = api.remembered(&ask, answered.index).await
+        && let Some(row) = api.state().backfills.get(&made).filter(|row| row.to <= create.to)
+    {
+        create.to = row.to;
+        (answered, answer) = api.propose(&ask, Command::CreateBackfill(create)).await?;
     }
-    match answer.map_err(|refusal| ApiError::refused(&refusal, &api.state()))? {
-        Answer::Backfill(made) => {
-            let state = api.state_at(answered.index.0).await;
-            let backfill = state.backfills.get(&made).map(|row| backfill(made, row));
-            let committed = Some(committed(&ask, &answered));
-            Ok(CreateBackfillResponse { committed, backfill, ticks: Vec::new(), active_runs })
-        }
-        other => Err(fault_of("answer to a backfill", &format!("{other:?}"))),
-    }
+    let answer = answer.map_err(|refusal| ApiError::refused(&refusal, &api.state()))?;
+    let Answer::Backfill(made) = answer else {
+        return Err(fault_of("answer to a backfill", &format!("{answer:?}")));
+    };
+    let state = api.state_at(answered.index.0).await;
+    let backfill = state.backfills.get(&made).map(|row| backfill(made, row));
+    let committed = Some(committed(&ask, &answered));
+    Ok(CreateBackfillResponse { committed, backfill, ticks: Vec::new(), active_runs })
 }
 
 fn plan(

@@ -42,20 +42,17 @@ impl Lines {
             let room = LINE_BYTES_MAX - open.text.len();
             let end = rest.iter().take(room + 1).position(|byte| *byte == b'\n');
             open.begins.get_or_insert((piece.position + at as u64, piece.at));
-            match end {
-                Some(end) => {
-                    open.text.extend_from_slice(&rest[..end]);
-                    lines.extend(open.take(stream, Whole::Yes));
-                    at += end + 1;
-                }
-                None => {
-                    let taken = rest.len().min(room);
-                    open.text.extend_from_slice(&rest[..taken]);
-                    at += taken;
-                    if open.text.len() == LINE_BYTES_MAX {
-                        lines.extend(open.take(stream, Whole::No));
-                    }
-                }
+            if let Some(end) = end {
+                open.text.extend_from_slice(&rest[..end]);
+                lines.extend(open.take(stream, Whole::Yes));
+                at += end + 1;
+                continue;
+            }
+            let taken = rest.len().min(room);
+            open.text.extend_from_slice(&rest[..taken]);
+            at += taken;
+            if open.text.len() == LINE_BYTES_MAX {
+                lines.extend(open.take(stream, Whole::No));
             }
         }
         lines

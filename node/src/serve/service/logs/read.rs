@@ -3,7 +3,7 @@
 //! A reader's stream pulls: the next message is made when it is asked for. Attempts are taken in order of task and number; a
 //! follower stays with one attempt until its log has ended and then looks for the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -45,9 +45,11 @@ struct Reader {
     /// What was heard already, by address and number.
     after: BTreeMap<(String, u32), u64>,
     /// The attempts that are read through.
-    done: BTreeMap<Key, ()>,
+    done: BTreeSet<Key>,
     current: Option<Current>,
     is_first: bool,
+    /// There was nothing to read, or it could not be reached: a change is waited for.
+    is_idle: bool,
     is_over: bool,
 }
 
@@ -91,9 +93,10 @@ pub(super) async fn read(api: Api, ask: ReadLogsRequest) -> Result<Messages, Api
         ask,
         run,
         after,
-        done: BTreeMap::new(),
+        done: BTreeSet::new(),
         current: None,
         is_first: true,
+        is_idle: false,
         is_over: false,
     };
     Ok(Box::pin(stream::unfold(reader, |mut reader| async move {
@@ -118,8 +121,9 @@ impl Reader {
                 if message.notice.as_ref().is_some_and(|notice| notice.kind() != Kind::Dropped) {
                     let is_unreachable =
                         message.notice.as_ref().is_some_and(|it| it.kind() == Kind::Unreachable);
-                    if !(is_unreachable && self.ask.follow) {
-                        self.done.insert(current.key, ());
+                    self.is_idle = is_unreachable && self.ask.follow;
+                    if !self.is_idle {
+                        self.done.insert(current.key);
                     }
                     if let Some(last) = message.lines.last() {
                         self.after.insert((current.address.clone(), current.key.1), last.position);
@@ -131,7 +135,8 @@ impl Reader {
                 return Ok(Some(message));
             }
             // The rows tell which attempts there are by now; without any left, a follower waits for a change.
-            let state = self.pulse.next().await?;
+            let state =
+                if std::mem::take(&mut self.is_idle) { self.pulse.next().await? } else { self.api.state() };
             let found = self.api.found_run(&state, self.run).await?;
             let rows = found
                 .rows(&state)
@@ -143,7 +148,10 @@ impl Reader {
                 }
                 None if !self.ask.follow || self.is_settled(&rows, &views) => return Ok(None),
                 // A sign of life.
-                None => return Ok(Some(ReadLogsResponse::default())),
+                None => {
+                    self.is_idle = true;
+                    return Ok(Some(ReadLogsResponse::default()));
+                }
             }
         }
     }
@@ -158,14 +166,14 @@ impl Reader {
         let asked = |id: TaskId, number: u32| match self.ask.attempt {
             Some(asked) => number == asked,
             // While following, later attempts are read too.
-            None => number as usize == views.attempts(id).len() || self.done.contains_key(&(id, number - 1)),
+            None => number as usize == views.attempts(id).len() || self.done.contains(&(id, number - 1)),
         };
         rows.attempts
             .iter()
             .filter(|((id, number), _)| {
                 wanted.is_none_or(|wanted| is_within(wanted, *id))
                     && asked(*id, *number)
-                    && !self.done.contains_key(&(*id, *number))
+                    && !self.done.contains(&(*id, *number))
                     && (!self.ask.failed || has_failed(views, *id))
             })
             .map(|((id, number), row)| ((*id, *number), address(*id), row.clone()))

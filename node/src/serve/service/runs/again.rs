@@ -59,7 +59,7 @@ pub(super) async fn retry(api: &Api, request: RetryRunRequest) -> Result<RetryRu
             Err(Refusal::Stale(Stale::History) | Refusal::NotFound(_)) if tries < TRIES_MAX => continue,
             Err(Refusal::RequestReused) => {
                 let first = api.remembered(&ask, answered.index).await;
-                match made_before(&api.state(), first, (retry_of, is_retired)) {
+                match made_before(&api.state(), first.as_ref(), (retry_of, is_retired)) {
                     Some(run) => run,
                     None => return Err(ApiError::refused(&Refusal::RequestReused, &api.state())),
                 }
@@ -76,8 +76,8 @@ pub(super) async fn retry(api: &Api, request: RetryRunRequest) -> Result<RetryRu
 
 /// The run that the first of these requests made. Only for a run of history: its command carries a number that has moved on
 /// since, so that a repeat looks like another command.
-fn made_before(state: &State, first: Option<Answer>, (of, is_retired): (RunId, bool)) -> Option<RunId> {
-    let Some(Answer::Run(run)) = first else { return None };
+fn made_before(state: &State, first: Option<&Answer>, (of, is_retired): (RunId, bool)) -> Option<RunId> {
+    let Some(&Answer::Run(run)) = first else { return None };
     let is_same = state.runs.get(&run).is_some_and(|row| row.retry_of == Some(of));
     (is_retired && is_same).then_some(run)
 }

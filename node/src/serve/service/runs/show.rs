@@ -28,13 +28,12 @@ pub(super) async fn get(api: &Api, request: GetRunRequest) -> Result<GetRunRespo
     let mut task = views
         .task(TaskId { item: None, ..id }, Detail::Full)
         .ok_or_else(|| no_task(&run.id, &request.task))?;
-    match id.item {
-        Some(_) => task.items = views.task(id, Detail::Full).into_iter().collect(),
-        None => {
-            let items = run.tasks.iter().find(|shown| shown.address == task.address);
-            task.items = items.map(|shown| shown.items.clone()).unwrap_or_default();
-        }
-    }
+    task.items = if id.item.is_some() {
+        views.task(id, Detail::Full).into_iter().collect()
+    } else {
+        let shown = run.tasks.iter().find(|shown| shown.address == task.address);
+        shown.map(|shown| shown.items.clone()).unwrap_or_default()
+    };
     Ok(GetRunResponse { read_at: Some(read.at), run: Some(Run { tasks: vec![task], ..run }) })
 }
 

@@ -112,19 +112,20 @@ async fn make(
 ) -> Result<(RunId, Committed), ApiError> {
     let at = logical_time.unwrap_or_else(|| api.leader_time());
     let (mut answered, mut answer) = api.propose(ask, command(what, what.definition, at)?).await?;
-    if answer == Err(Refusal::RequestReused) {
-        if let Some(Answer::Run(first)) = api.remembered(ask, answered.index).await {
-            let rows = api.found_run(&api.state(), first).await?.rows(&api.state());
-            if let Some(rows) = rows.filter(|rows| rows.run.workflow == what.workflow.name) {
-                let at = logical_time.unwrap_or(rows.run.logical_time);
-                (answered, answer) = api.propose(ask, command(what, rows.run.definition, at)?).await?;
-            }
+    if answer == Err(Refusal::RequestReused)
+        && let Some(Answer::Run(first)) = api.remembered(ask, answered.index).await
+    {
+        let rows = api.found_run(&api.state(), first).await?.rows(&api.state());
+        if let Some(rows) = rows.filter(|rows| rows.run.workflow == what.workflow.name) {
+            let at = logical_time.unwrap_or(rows.run.logical_time);
+            (answered, answer) = api.propose(ask, command(what, rows.run.definition, at)?).await?;
         }
     }
-    match answer.map_err(|refusal| ApiError::refused(&refusal, &api.state()))? {
-        Answer::Run(run) => Ok((run, committed(ask, &answered))),
-        other => Err(fault_of("answer to a start", &format!("{other:?}"))),
-    }
+    let answer = answer.map_err(|refusal| ApiError::refused(&refusal, &api.state()))?;
+    let Answer::Run(run) = answer else {
+        return Err(fault_of("answer to a start", &format!("{answer:?}")));
+    };
+    Ok((run, committed(ask, &answered)))
 }
 
 fn command(what: &What<'_>, definition: Digest, logical_time: Timestamp) -> Result<Command, ApiError> {

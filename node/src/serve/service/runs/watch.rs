@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::stream;
 use matins_core::State;
 use matins_core::history::RetiredRun;
-use matins_core::id::{LogIndex, RunId};
+use matins_core::id::RunId;
 use matins_proto::v1::error::Reason;
 use matins_proto::v1::{Run, Task, WatchRunRequest, WatchRunResponse, WatchRunsRequest, WatchRunsResponse};
 use tokio_stream::Stream;
@@ -22,6 +22,8 @@ use crate::serve::view::task::Detail;
 
 /// Items are told one by one while at most so many have not ended.
 const OPEN_ITEMS_MAX: u32 = 100;
+/// Lines of a list that a watch remembers having told.
+const TOLD_MAX: usize = 2_000;
 /// Items of one fan-out in the message that a watch begins with.
 const FIRST_ITEMS_MAX: usize = 1_000;
 
@@ -96,8 +98,9 @@ struct WatchRun {
 pub(super) async fn run(api: Api, request: WatchRunRequest) -> Result<Messages<WatchRunResponse>, ApiError> {
     let read = api.read(false).await?;
     let run = api.find_run(&read.state, &request.run).await?.id();
-    let before = api.recent.at_or_before(LogIndex(request.after_index)).filter(|_| request.after_index > 0);
-    let told = before.and_then(|state| state.retired(run).map(|rows| Told::new(&rows, &state)));
+    let told = api
+        .heard(request.after_index)
+        .and_then(|state| state.retired(run).map(|rows| Told::new(&rows, &state)));
     let pulse = Pulse::new(api.clone());
     let watch = WatchRun { api, pulse, run, told, is_over: false };
     Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
@@ -132,8 +135,8 @@ struct WatchList {
     pulse: Pulse,
     lines: Lines,
     limit: usize,
-    /// By id; `None` before the first message.
-    told: Option<BTreeMap<String, Run>>,
+    /// `None` before the first message.
+    told: Option<BTreeMap<RunId, Run>>,
     is_over: bool,
 }
 
@@ -145,8 +148,7 @@ pub(super) async fn list(
     let lines = Lines::of_watch(&request)?;
     let limit = page_size(request.limit, 50)?;
     api.read(false).await?;
-    let before = api.recent.at_or_before(LogIndex(request.after_index)).filter(|_| request.after_index > 0);
-    let told = before.map(|state: Arc<State>| by_id(lines.of_state(&state, limit)));
+    let told = api.heard(request.after_index).map(|state: Arc<State>| by_id(lines.of_state(&state, limit)));
     let pulse = Pulse::new(api.clone());
     let watch = WatchList { api, pulse, lines, limit, told, is_over: false };
     Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
@@ -159,8 +161,8 @@ pub(super) async fn list(
     })))
 }
 
-fn by_id(runs: Vec<Run>) -> BTreeMap<String, Run> {
-    runs.into_iter().map(|run| (run.id.clone(), run)).collect()
+fn by_id(runs: Vec<Run>) -> BTreeMap<RunId, Run> {
+    runs.into_iter().filter_map(|run| Some((run.id.parse().ok()?, run))).collect()
 }
 
 impl WatchList {
@@ -175,24 +177,32 @@ impl WatchList {
         };
         let now = self.lines.of_state(&state, self.limit);
         let removed = removed(told, &now, (&state, self.limit));
-        let runs: Vec<Run> = now.into_iter().filter(|run| told.get(&run.id) != Some(run)).collect();
-        removed.iter().for_each(|id| drop(told.remove(id)));
-        told.extend(runs.iter().map(|run| (run.id.clone(), run.clone())));
+        told.retain(|id, _| !removed.contains(id));
+        let now = by_id(now);
+        let new = now.iter().rev().filter(|(id, run)| told.get(*id) != Some(*run));
+        let runs: Vec<Run> = new.map(|(_, run)| run.clone()).collect();
+        told.extend(now);
+        // A list that is watched for weeks must not grow: what is far behind is not told again.
+        while told.len() > TOLD_MAX {
+            told.pop_first();
+        }
+        let removed = removed.iter().map(ToString::to_string).collect();
         Ok(WatchRunsResponse { index, resync: false, runs, removed })
     }
 }
 
 /// Which lines that were told are none any more. A run that left for history stays a line: it changes no more.
-fn removed(told: &BTreeMap<String, Run>, now: &[Run], (state, limit): (&State, usize)) -> Vec<String> {
-    let lines: BTreeSet<&str> = now.iter().map(|run| run.id.as_str()).collect();
-    let folded: BTreeSet<&str> = now.iter().flat_map(|run| &run.retries).map(String::as_str).collect();
-    let id_of = |text: &str| text.parse::<RunId>().ok();
-    // A full list says nothing of what is older than its last line.
-    let oldest = if now.len() == limit { now.last().and_then(|run| id_of(&run.id)) } else { None };
-    let is_gone = |id: &str| {
-        let Some(run) = id_of(id) else { return true };
-        let is_seen = oldest.is_none_or(|oldest| run > oldest);
-        folded.contains(id) || (state.runs.contains(&run) && is_seen && !lines.contains(id))
+fn removed(told: &BTreeMap<RunId, Run>, now: &[Run], (state, limit): (&State, usize)) -> Vec<RunId> {
+    let ids = |texts: &mut dyn Iterator<Item = &String>| -> BTreeSet<RunId> {
+        texts.filter_map(|text| text.parse().ok()).collect()
     };
-    told.keys().filter(|id| is_gone(id)).cloned().collect()
+    let lines = ids(&mut now.iter().map(|run| &run.id));
+    let folded = ids(&mut now.iter().flat_map(|run| &run.retries));
+    // A full list says nothing of what is older than its last line.
+    let oldest = lines.first().copied().filter(|_| now.len() == limit);
+    let is_gone = |run: &RunId| {
+        let is_seen = oldest.is_none_or(|oldest| *run > oldest);
+        folded.contains(run) || (state.runs.contains(run) && is_seen && !lines.contains(run))
+    };
+    told.keys().filter(|run| is_gone(run)).copied().collect()
 }

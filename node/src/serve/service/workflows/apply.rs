@@ -106,10 +106,11 @@ async fn propose(
             (answered, answer) = api.propose(ask, Command::Apply(asked)).await?;
         }
     }
-    match answer.map_err(|refusal| ApiError::refused(&refusal, &api.state()))? {
-        Answer::Applied(applied) => Ok((applied, committed(ask, &answered))),
-        other => Err(fault_of("answer to an apply", &format!("{other:?}"))),
-    }
+    let answer = answer.map_err(|refusal| ApiError::refused(&refusal, &api.state()))?;
+    let Answer::Applied(applied) = answer else {
+        return Err(fault_of("answer to an apply", &format!("{answer:?}")));
+    };
+    Ok((applied, committed(ask, &answered)))
 }
 
 fn ticks_due(state: &State, id: &ScheduleId) -> u32 {
@@ -125,8 +126,8 @@ fn try_out(state: &State, documents: &Documents, change: Apply) -> Result<Applie
         definition: Box::new(document.workflow.clone()),
         source: None,
     });
-    let stored = run(&mut copy, stores.collect());
-    if let Some(Err(refusal)) = stored.into_iter().find(Result::is_err) {
+    let answers = run(&mut copy, stores.collect());
+    if let Some(Err(refusal)) = answers.into_iter().find(Result::is_err) {
         return Err(ApiError::refused(&refusal, &copy));
     }
     let mut answers = run(&mut copy, vec![Command::Apply(change.clone())]);

@@ -22,6 +22,9 @@ use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::run::parse_span;
 
+/// What is logged unless told: openraft tells every step of an election at `info`.
+const LOG: &str = "info,openraft=warn";
+
 /// Begins the names of all settings in the environment.
 const PREFIX: &str = "MATINS_NODE_";
 
@@ -115,7 +118,7 @@ pub(crate) struct Layer {
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX")]
     election_max: Option<Span>,
 
-    /// What is logged, as in `info` or `matins_node=debug,warn` [default: info]
+    /// What is logged, as in `info` or `matins_node=debug,warn` [default: info,openraft=warn]
     #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG")]
     log: Option<String>,
 
@@ -264,7 +267,7 @@ impl Layer {
                 LogFormat::Text
             }
         };
-        let log = self.log.unwrap_or_else(|| "info".into());
+        let log = self.log.unwrap_or_else(|| LOG.into());
         if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
             faults.push(format!("log: {error}"));
         }

@@ -103,10 +103,11 @@ impl Packer {
         for effect in effects {
             #[expect(clippy::wildcard_enum_match_arm, reason = "a packer listens for what concerns logs")]
             match effect {
-                Effect::Ended { fence, executor } if *executor == self.executor => {
-                    if self.states.borrow().logs_open.contains(fence) {
-                        self.add(*fence);
-                    }
+                // The state is published before its effects are, so a log that is open is open there.
+                Effect::Ended { fence, executor }
+                    if *executor == self.executor && self.states.borrow().logs_open.contains(fence) =>
+                {
+                    self.add(*fence);
                 }
                 Effect::LogsSettled(executor, fences) if *executor == self.executor => {
                     for fence in fences {
@@ -139,7 +140,9 @@ impl Packer {
         for batch in batches(&self.logs, &fences) {
             if let Err(why) = self.pack(&batch).await {
                 tracing::warn!(logs = batch.len(), why, "cannot attach logs yet");
-                batch.into_iter().for_each(|fence| self.add(fence));
+                for fence in batch {
+                    self.add(fence);
+                }
                 self.bytes = 0;
                 sleep(AGAIN_AFTER).await;
             }

@@ -85,8 +85,8 @@ impl Consensus {
 fn open(root: &Path) -> Result<Opened, StartError> {
     let files: Arc<dyn Files> = Arc::new(Disk);
     let expected = Expected { node: None, cluster: None, level_max: LEVEL.into() };
-    // Zero stands for nobody in the log.
-    let draw = || NodeId(rand::rng().random_range(1..=u64::MAX));
+    // Zero stands for nobody in the log. Ten digits are enough to tell nodes apart, and people read them.
+    let draw = || NodeId(rand::rng().random_range(1..=u64::from(u32::MAX)));
     let dir = DataDir::open(Arc::clone(&files), root, expected, draw)?;
     let log = Log::open(Arc::clone(&files), &root.join("log"), LogConfig::default())?;
     let vote = VoteFile::new(Arc::clone(&files), root);

@@ -43,7 +43,7 @@ A file has the names of the flags, with _ for -:
   labels = { zone = \"a\" }")]
 pub(crate) struct ServerArgs {
     /// A TOML file with settings; flags and variables go over it
-    #[arg(long, value_name = "FILE", env = "MATINS_NODE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "MATINS_NODE_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 
     #[command(flatten)]
@@ -59,68 +59,68 @@ pub(crate) struct ServerArgs {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Layer {
     /// Where the node keeps everything [default: /var/lib/matins]
-    #[arg(long, value_name = "DIR", env = "MATINS_NODE_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = "MATINS_NODE_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
 
     /// A label for people [default: the name of the machine]
-    #[arg(long, env = "MATINS_NODE_NAME")]
+    #[arg(long, env = "MATINS_NODE_NAME", hide_env_values = true)]
     name: Option<String>,
 
     /// Where clients reach it [default: 127.0.0.1:7070]
-    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_LISTEN")]
+    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_LISTEN", hide_env_values = true)]
     listen: Option<String>,
 
     /// Where nodes and executors reach it [default: 127.0.0.1:7071]
-    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_CLUSTER_LISTEN")]
+    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_CLUSTER_LISTEN", hide_env_values = true)]
     cluster_listen: Option<String>,
 
     /// The address that clients are told [default: that of --listen]
-    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_ADVERTISE")]
+    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_ADVERTISE", hide_env_values = true)]
     advertise: Option<String>,
 
     /// The address that other nodes are told [default: that of --cluster-listen]
-    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE")]
+    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE", hide_env_values = true)]
     cluster_advertise: Option<String>,
 
     /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    #[arg(env = "MATINS_NODE_INSECURE")]
+    #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
     insecure: Option<bool>,
 
     /// Run tasks on this node [default: true]
-    #[arg(long, value_name = "BOOL", env = "MATINS_NODE_EXECUTOR")]
+    #[arg(long, value_name = "BOOL", env = "MATINS_NODE_EXECUTOR", hide_env_values = true)]
     executor: Option<bool>,
 
     /// How many tasks may run here at once [default: twice the number of cores]
-    #[arg(long, value_name = "N", env = "MATINS_NODE_SLOTS")]
+    #[arg(long, value_name = "N", env = "MATINS_NODE_SLOTS", hide_env_values = true)]
     slots: Option<u32>,
 
     /// What tasks can ask for, as in zone=a,disk=ssd
-    #[arg(long, value_name = "KEY=VALUE,..", env = "MATINS_NODE_LABELS")]
+    #[arg(long, value_name = "KEY=VALUE,..", env = "MATINS_NODE_LABELS", hide_env_values = true)]
     labels: Option<Labels>,
 
     /// PATH of the tasks [default: that of this process]
-    #[arg(long, value_name = "PATH", env = "MATINS_NODE_TASK_PATH")]
+    #[arg(long, value_name = "PATH", env = "MATINS_NODE_TASK_PATH", hide_env_values = true)]
     task_path: Option<String>,
 
     /// Time between heartbeats of the leader [default: 100ms]
-    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_HEARTBEAT")]
+    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_HEARTBEAT", hide_env_values = true)]
     heartbeat: Option<Span>,
 
-    /// Least time without a heartbeat before an election [default: 500ms]
-    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MIN")]
+    /// Least time without a heartbeat before an election [default: 300ms]
+    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MIN", hide_env_values = true)]
     election_min: Option<Span>,
 
-    /// Most time without a heartbeat before an election [default: 900ms]
-    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX")]
+    /// Most time without a heartbeat before an election [default: 600ms]
+    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX", hide_env_values = true)]
     election_max: Option<Span>,
 
     /// What is logged, as in `info` or `matins_node=debug,warn` [default: info]
-    #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG")]
+    #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG", hide_env_values = true)]
     log: Option<String>,
 
     /// How it is logged: text or json [default: text]
-    #[arg(long, value_name = "FORMAT", env = "MATINS_NODE_LOG_FORMAT")]
+    #[arg(long, value_name = "FORMAT", env = "MATINS_NODE_LOG_FORMAT", hide_env_values = true)]
     log_format: Option<String>,
 }
 

@@ -350,6 +350,20 @@ fn leader_of(status: &ClusterStatusResponse, stage: &Stage) -> Option<(String, u
     Some((id, stage.at_address(&node.address)?))
 }
 
+/// The tasks of the example are Python scripts: without it nothing would run, and the reason would be far away.
+pub(super) async fn find_python() -> Result<(), Fault> {
+    let mut python = Command::new("python3");
+    python.args(["-c", "import sqlite3, sys; sys.exit(sys.version_info < (3, 9))"]);
+    let status = python.status().await.map_err(|error| {
+        Fault::machine("the demo needs Python 3.9 or later as `python3`", error).hint("install Python 3")
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Fault::usage("the demo needs Python 3.9 or later with sqlite3 as `python3`")
+        .hint("install a newer Python 3"))
+}
+
 /// Lets the example's own script count, which never asks the engine.
 async fn judge_warehouse(stage: &Stage) -> Result<Warehouse, Fault> {
     let mut command = Command::new("python3");

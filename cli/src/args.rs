@@ -133,7 +133,7 @@ impl Verb {
             Self::Cluster(verb) => verb.perform(context).await,
             Self::Dev(args) => crate::dev::dev(args, context).await,
             Self::Demo(args) => crate::demo::demo(args, context).await,
-            Self::Server(args) => crate::server::serve(*args).await,
+            Self::Server(args) => Box::pin(crate::server::serve(*args)).await,
             Self::Completion(args) => completion(&args, context),
             Self::Supervisor(Passed { arguments }) | Self::TaskExec(Passed { arguments }) => {
                 unreachable!("`main` takes these before clap does: {arguments:?}")

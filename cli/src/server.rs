@@ -29,6 +29,9 @@ use crate::run::parse_span;
 /// Begins the names of all settings in the environment.
 const PREFIX: &str = "MATINS_NODE_";
 
+/// One line per change of state; openraft tells each of its steps at `info`.
+const LOG_DEFAULT: &str = "info,openraft=warn";
+
 /// Run one node: a voter of the cluster, its API, and an executor
 ///
 /// A node with an empty data directory waits until `matins cluster init` makes a cluster of it, or `matins cluster add`
@@ -119,7 +122,7 @@ pub(crate) struct Layer {
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX", hide_env_values = true)]
     election_max: Option<Span>,
 
-    /// What is logged, as in `info` or `matins_node=debug,warn` [default: info]
+    /// What is logged, as in `info` or `matins_node=debug,warn` [default: info,openraft=warn]
     #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG", hide_env_values = true)]
     log: Option<String>,
 
@@ -227,7 +230,7 @@ impl Layer {
                 LogFormat::Text
             }
         };
-        let log = self.log.unwrap_or_else(|| "info".into());
+        let log = self.log.unwrap_or_else(|| LOG_DEFAULT.into());
         if let Err(error) = log.parse::<EnvFilter>() {
             faults.push(format!("log: {error}"));
         }

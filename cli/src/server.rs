@@ -17,10 +17,6 @@ use matins_node::{ExecutorSettings, Node, NodeConfig};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-use matins_node::execute::TaskEnvironment;
-use matins_node::raft::RaftTimes;
-use matins_node::{Node, NodeConfig};
-
 use crate::context::Outcome;
 use crate::exit::Exit;
 use crate::fault::Fault;
@@ -352,7 +348,7 @@ async fn run_node(
     config: NodeConfig,
     stop: impl Future<Output = &'static str>,
 ) -> Result<&'static str, Fault> {
-    let node = Node::start(config).await.map_err(|error| Fault::machine("the node cannot start", error))?;
+    let node = Node::start(config).await.map_err(|error| Fault::machine("this node does not start", error))?;
     let reason = stop.await;
     tracing::info!(reason, "stopping");
     node.stop().await;

@@ -273,7 +273,7 @@ impl Play<'_> {
             for task in run.tasks.iter().filter(|task| task.name == "transform").flat_map(|task| &task.items)
             {
                 let live = |it: &&Attempt| it.state() == attempt::State::Running && it.executor == executor;
-                let started = task.attempts.last().filter(live).filter(|it| it.started_at.is_some());
+                let started = task.attempts.last().filter(live);
                 if let Some(attempt) = started {
                     let (run, task) = (run.id.clone(), task.address.clone());
                     held.push(Held { run, task, attempt: attempt.number });

@@ -29,11 +29,11 @@ First steps:
   matins start hello --wait && matins logs latest:hello
   matins demo                                    see a nightly ETL survive its leader, twice
 
-`matins VERB -h` shows flags and examples. `check`, `apply`, `start`, `submit`, `watch`, `wait`, `logs`, `retry` and `cancel`
-are short for `workflow check`, `run start` and so on.
+`matins VERB -h` shows flags and examples. `check` and `apply` are short for `workflow check` and
+`workflow apply`; `start`, `submit`, `watch`, `wait`, `logs`, `retry` and `cancel` for `run start` ..
 
-Exit codes: 0 done, 1 the run did not succeed, 2 usage, 3 not found, 4 refused, 5 no answer, 6 the waiting ended,
-7 denied, 130 Ctrl-C.")]
+Exit codes: 0 done, 1 the run did not succeed, 2 usage, 3 not found, 4 refused, 5 no answer,
+6 the waiting ended, 7 denied, 130 Ctrl-C.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

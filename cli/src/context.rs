@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use matins_client::{Client, Limits};
@@ -13,6 +14,9 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Look, Row, as_json, as_jsonl, as_names, as_yaml, table};
+
+/// How long a person waits for an answer: three changes of leader at worst (PROTOCOL 2.5).
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a verb comes to.
 pub(crate) type Outcome = Result<Exit, Fault>;
@@ -104,7 +108,8 @@ impl Context {
 
     /// A client of the cluster. Connects when something is asked.
     pub(crate) fn client(&self) -> Result<Client, Fault> {
-        Ok(Client::new(&self.global.endpoint, Limits::default())?)
+        let limits = Limits { total_max: PATIENCE, ..Limits::default() };
+        Ok(Client::new(&self.global.endpoint, limits)?)
     }
 
     pub(crate) fn format(&self) -> Format {

@@ -21,6 +21,9 @@ const CLUSTER_PORTS_ABOVE: u16 = 100;
 /// A node that lived this long may end again before it is waited for longer.
 const LIVED_LONG: Duration = Duration::from_secs(30);
 
+/// The smallest workflow, to try.
+const HELLO: &str = include_str!("../../examples/hello.matins.yaml");
+
 /// How often logs are looked at for new lines.
 const LOG_PAUSE: Duration = Duration::from_millis(200);
 
@@ -74,7 +77,10 @@ pub(crate) async fn dev(args: DevArgs, context: &Context) -> Outcome {
     };
     let result = match made {
         Ok(()) => {
-            context.say(welcome(&places));
+            let hello = args.data_dir.join("hello.matins.yaml");
+            fs::write(&hello, HELLO)
+                .map_err(|error| Fault::machine(format!("cannot write `{}`", hello.display()), error))?;
+            context.say(welcome(&places, &hello));
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
                 Some(ended) = keepers.join_next() => Err(ended_early(ended)),
@@ -152,6 +158,8 @@ async fn keep(place: Place, mut stopping: watch::Receiver<bool>) -> Result<(), F
     let mut pause = Duration::from_millis(500);
     loop {
         let (mut child, started) = (place.start(None, Tie::Tied)?, Instant::now());
+        // Waiting for a child closes its standard input, which would end it.
+        let _tie = child.stdin.take();
         tokio::select! {
             status = child.wait() => {
                 let status = status.map_err(|error| Fault::machine("cannot wait for a node", error))?;
@@ -213,7 +221,7 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn welcome(places: &[Place]) -> String {
+fn welcome(places: &[Place], hello: &Path) -> String {
     let endpoint = endpoints(places);
     let is_default = places.first().is_some_and(|place| place.port == 7070);
     let export = if is_default { String::new() } else { format!("\n  export MATINS_ENDPOINT={endpoint}") };
@@ -221,9 +229,10 @@ fn welcome(places: &[Place]) -> String {
         "\na cluster of {} nodes is ready at {endpoint}; Ctrl-C ends it, its data is kept\n\
          try, in another terminal:{export}\n  \
          matins cluster status\n  \
-         matins apply examples/hello.matins.yaml\n  \
+         matins apply {}\n  \
          matins start hello -p name=Ada --wait && matins logs latest:hello\n",
-        places.len()
+        places.len(),
+        hello.display()
     )
 }
 

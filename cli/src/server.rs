@@ -5,28 +5,28 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _};
-use serde::Deserialize;
-
 use matins_node::execute::TaskEnvironment;
 use matins_node::raft::RaftTimes;
-use matins_node::{Node, NodeConfig};
+use matins_node::{ExecutorSettings, Node, NodeConfig};
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 
 use crate::context::Outcome;
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::run::parse_span;
 
-/// What is logged unless told: openraft tells every step of an election at `info`.
-const LOG: &str = "info,openraft=warn";
-
 /// Begins the names of all settings in the environment.
 const PREFIX: &str = "MATINS_NODE_";
+
+/// One line per change of state; openraft tells each of its steps at `info`.
+const LOG_DEFAULT: &str = "info,openraft=warn";
 
 /// Run one node: a voter of the cluster, its API, and an executor
 ///
@@ -46,7 +46,7 @@ A file has the names of the flags, with _ for -:
   labels = { zone = \"a\" }")]
 pub(crate) struct ServerArgs {
     /// A TOML file with settings; flags and variables go over it
-    #[arg(long, value_name = "FILE", env = "MATINS_NODE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "MATINS_NODE_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 
     #[command(flatten)]
@@ -62,68 +62,68 @@ pub(crate) struct ServerArgs {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Layer {
     /// Where the node keeps everything [default: /var/lib/matins]
-    #[arg(long, value_name = "DIR", env = "MATINS_NODE_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = "MATINS_NODE_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
 
     /// A label for people [default: the name of the machine]
-    #[arg(long, env = "MATINS_NODE_NAME")]
+    #[arg(long, env = "MATINS_NODE_NAME", hide_env_values = true)]
     name: Option<String>,
 
     /// Where clients reach it [default: 127.0.0.1:7070]
-    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_LISTEN")]
+    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_LISTEN", hide_env_values = true)]
     listen: Option<String>,
 
     /// Where nodes and executors reach it [default: 127.0.0.1:7071]
-    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_CLUSTER_LISTEN")]
+    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_CLUSTER_LISTEN", hide_env_values = true)]
     cluster_listen: Option<String>,
 
     /// The address that clients are told [default: that of --listen]
-    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_ADVERTISE")]
+    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_ADVERTISE", hide_env_values = true)]
     advertise: Option<String>,
 
     /// The address that other nodes are told [default: that of --cluster-listen]
-    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE")]
+    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE", hide_env_values = true)]
     cluster_advertise: Option<String>,
 
     /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    #[arg(env = "MATINS_NODE_INSECURE")]
+    #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
     insecure: Option<bool>,
 
     /// Run tasks on this node [default: true]
-    #[arg(long, value_name = "BOOL", env = "MATINS_NODE_EXECUTOR")]
+    #[arg(long, value_name = "BOOL", env = "MATINS_NODE_EXECUTOR", hide_env_values = true)]
     executor: Option<bool>,
 
     /// How many tasks may run here at once [default: twice the number of cores]
-    #[arg(long, value_name = "N", env = "MATINS_NODE_SLOTS")]
+    #[arg(long, value_name = "N", env = "MATINS_NODE_SLOTS", hide_env_values = true)]
     slots: Option<u32>,
 
     /// What tasks can ask for, as in zone=a,disk=ssd
-    #[arg(long, value_name = "KEY=VALUE,..", env = "MATINS_NODE_LABELS")]
+    #[arg(long, value_name = "KEY=VALUE,..", env = "MATINS_NODE_LABELS", hide_env_values = true)]
     labels: Option<Labels>,
 
     /// PATH of the tasks [default: that of this process]
-    #[arg(long, value_name = "PATH", env = "MATINS_NODE_TASK_PATH")]
+    #[arg(long, value_name = "PATH", env = "MATINS_NODE_TASK_PATH", hide_env_values = true)]
     task_path: Option<String>,
 
     /// Time between heartbeats of the leader [default: 100ms]
-    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_HEARTBEAT")]
+    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_HEARTBEAT", hide_env_values = true)]
     heartbeat: Option<Span>,
 
     /// Least time without a heartbeat before an election [default: 500ms]
-    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MIN")]
+    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MIN", hide_env_values = true)]
     election_min: Option<Span>,
 
     /// Most time without a heartbeat before an election [default: 900ms]
-    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX")]
+    #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX", hide_env_values = true)]
     election_max: Option<Span>,
 
     /// What is logged, as in `info` or `matins_node=debug,warn` [default: info,openraft=warn]
-    #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG")]
+    #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG", hide_env_values = true)]
     log: Option<String>,
 
     /// How it is logged: text or json [default: text]
-    #[arg(long, value_name = "FORMAT", env = "MATINS_NODE_LOG_FORMAT")]
+    #[arg(long, value_name = "FORMAT", env = "MATINS_NODE_LOG_FORMAT", hide_env_values = true)]
     log_format: Option<String>,
 }
 
@@ -166,36 +166,16 @@ impl TryFrom<String> for Span {
 }
 
 /// What a node runs with: every value is there, and fits the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
-    pub(crate) data_dir: PathBuf,
-    pub(crate) name: String,
-    pub(crate) listen: SocketAddr,
-    pub(crate) cluster_listen: SocketAddr,
-    pub(crate) advertise: String,
-    pub(crate) cluster_advertise: String,
-    pub(crate) insecure: bool,
-    /// `None`: this node runs no tasks.
-    pub(crate) executor: Option<ExecutorSettings>,
-    pub(crate) heartbeat: Duration,
-    pub(crate) election_min: Duration,
-    pub(crate) election_max: Duration,
-    pub(crate) log: String,
-    pub(crate) log_format: LogFormat,
-}
-
-/// What an executor runs with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ExecutorSettings {
-    pub(crate) slots: u32,
-    pub(crate) labels: BTreeMap<String, String>,
-    /// `None`: PATH of this process.
-    pub(crate) path: Option<String>,
+#[derive(Clone, Debug)]
+struct Settings {
+    node: NodeConfig,
+    log: String,
+    log_format: LogFormat,
 }
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogFormat {
+enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -228,37 +208,16 @@ impl Layer {
     /// Fills in the defaults and checks everything; all faults at once.
     fn settle(self) -> Result<Settings, Vec<String>> {
         let mut faults = Vec::new();
-        let mut address = |what: &str, given: Option<String>, default: &str| {
-            let text = given.unwrap_or_else(|| default.to_owned());
+        let mut address = |what: &str, given: Option<String>, default: SocketAddr| {
+            let Some(text) = given else { return default };
             text.parse().unwrap_or_else(|_| {
-                faults.push(format!("{what}: `{text}` is no address: write IP:PORT, as in 10.0.0.1:7070"));
-                SocketAddr::from(([127, 0, 0, 1], 0))
+                faults.push(format!("{what}: `{text}` is no address; write IP:PORT, as in 10.0.0.1:7070"));
+                default
             })
         };
-        let listen = address("listen", self.listen, "127.0.0.1:7070");
-        let cluster_listen = address("cluster_listen", self.cluster_listen, "127.0.0.1:7071");
-        let insecure = self.insecure.unwrap_or(false);
-        for (what, at) in [("listen", listen), ("cluster_listen", cluster_listen)] {
-            if !at.ip().is_loopback() && !insecure {
-                faults.push(format!(
-                    "{what}: {at} can be reached from other machines, and this release has no TLS and no tokens: \
-                     set `insecure` if only machines you trust can reach it"
-                ));
-            }
-        }
-        if listen == cluster_listen && listen.port() != 0 {
-            faults.push(format!("listen and cluster_listen are the same address {listen}: give two ports"));
-        }
-        let mut advertised = |what: &str, given: Option<String>, at: SocketAddr| {
-            if given.is_none() && at.ip().is_unspecified() {
-                faults.push(format!("{what}: {at} means every address, so say which one others use"));
-            }
-            given.unwrap_or_else(|| at.to_string())
-        };
-        let advertise = advertised("advertise", self.advertise, listen);
-        let cluster_advertise = advertised("cluster_advertise", self.cluster_advertise, cluster_listen);
-        let (heartbeat, election_min, election_max) =
-            times([self.heartbeat, self.election_min, self.election_max], &mut faults);
+        let public_listen = address("listen", self.listen, (Ipv4Addr::LOCALHOST, 7070).into());
+        let cluster_listen =
+            address("cluster_listen", self.cluster_listen, (Ipv4Addr::LOCALHOST, 7071).into());
         let log_format = match self.log_format.as_deref() {
             None | Some("text") => LogFormat::Text,
             Some("json") => LogFormat::Json,
@@ -267,55 +226,39 @@ impl Layer {
                 LogFormat::Text
             }
         };
-        let log = self.log.unwrap_or_else(|| LOG.into());
-        if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
+        let log = self.log.unwrap_or_else(|| LOG_DEFAULT.into());
+        if let Err(error) = log.parse::<EnvFilter>() {
             faults.push(format!("log: {error}"));
         }
-        if self.slots == Some(0) {
-            faults.push("slots: 0 lets nothing run: give `executor = false` for a node without tasks".into());
-        }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let data_dir = self.data_dir.unwrap_or_else(|| "/var/lib/matins".into());
         let executor = ExecutorSettings {
             slots: self.slots.unwrap_or_else(default_slots),
             labels: self.labels.unwrap_or_default().0,
-            path: self.task_path,
+            environment: TaskEnvironment { path: self.task_path, variables: Vec::new() },
+            cgroup: None,
         };
-        Ok(Settings {
-            data_dir: self.data_dir.unwrap_or_else(|| "/var/lib/matins".into()),
+        let usual = RaftTimes::default();
+        let times = RaftTimes {
+            heartbeat: self.heartbeat.map_or(usual.heartbeat, |span| span.0),
+            election_min: self.election_min.map_or(usual.election_min, |span| span.0),
+            election_max: self.election_max.map_or(usual.election_max, |span| span.0),
+            ..usual
+        };
+        let node = NodeConfig {
+            // What cannot be made absolute is told by the node.
+            data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
             name: self.name.unwrap_or_else(machine),
-            listen,
+            public_listen,
             cluster_listen,
-            advertise,
-            cluster_advertise,
-            insecure,
+            public_address: self.advertise,
+            cluster_address: self.cluster_advertise,
+            is_insecure: self.insecure.unwrap_or(false),
             executor: self.executor.unwrap_or(true).then_some(executor),
-            heartbeat,
-            election_min,
-            election_max,
-            log,
-            log_format,
-        })
+            times,
+        };
+        faults.extend(node.faults());
+        if faults.is_empty() { Ok(Settings { node, log, log_format }) } else { Err(faults) }
     }
-}
-
-/// Heartbeat, and the least and the most time without one, with their defaults and checked together.
-fn times(given: [Option<Span>; 3], faults: &mut Vec<String>) -> (Duration, Duration, Duration) {
-    let span = |given: Option<Span>, millis| given.map_or(Duration::from_millis(millis), |span| span.0);
-    let [heartbeat, min, max] = given;
-    let (heartbeat, min, max) = (span(heartbeat, 100), span(min, 500), span(max, 900));
-    if heartbeat < Duration::from_millis(100) {
-        // openraft's heartbeat is also the deadline of each append (PROTOCOL 2.5).
-        faults.push(format!("heartbeat: {heartbeat:?} is too short, 100ms is the least"));
-    }
-    if min < heartbeat * 3 || max < min + heartbeat {
-        faults.push(format!(
-            "election_min and election_max: {min:?} and {max:?} do not fit a heartbeat of {heartbeat:?}: give three \
-             heartbeats at least, and one more"
-        ));
-    }
-    (heartbeat, min, max)
 }
 
 fn default_slots() -> u32 {
@@ -363,14 +306,13 @@ pub(crate) async fn serve(args: ServerArgs) -> Outcome {
     let settings = read_settings(args.config, args.layer)?;
     start_log(&settings);
     tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
-    let reason = run_node(settings, stopped(args.tied)).await?;
+    let reason = run_node(settings.node, stopped(args.tied)).await?;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)
 }
 
 fn start_log(settings: &Settings) {
-    let filter: tracing_subscriber::EnvFilter =
-        settings.log.parse().expect("it was parsed when it was checked");
+    let filter: EnvFilter = settings.log.parse().expect("it was parsed when it was checked");
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     match settings.log_format {
@@ -403,44 +345,15 @@ async fn stopped(tied: bool) -> &'static str {
 
 /// Runs the node until `stop` comes back, then ends it in good order.
 async fn run_node(
-    settings: Settings,
+    config: NodeConfig,
     stop: impl Future<Output = &'static str>,
 ) -> Result<&'static str, Fault> {
-    let node = Node::start(node_config(settings)).await.map_err(|error| {
-        Fault::machine("this node does not start", error).hint("`matins server -h` explains every setting")
-    })?;
+    let node =
+        Node::start(config).await.map_err(|error| Fault::machine("this node does not start", error))?;
     let reason = stop.await;
+    tracing::info!(reason, "stopping");
     node.stop().await;
     Ok(reason)
-}
-
-/// What the node is told.
-fn node_config(settings: Settings) -> NodeConfig {
-    let times = RaftTimes {
-        heartbeat: settings.heartbeat,
-        election_min: settings.election_min,
-        election_max: settings.election_max,
-        ..RaftTimes::default()
-    };
-    let executor = settings.executor.map(|executor| matins_node::ExecutorSettings {
-        slots: executor.slots,
-        labels: executor.labels,
-        environment: TaskEnvironment { path: executor.path, variables: Vec::new() },
-        cgroup: None,
-    });
-    // A supervisor is found by its path, also from another working directory.
-    let data_dir = std::path::absolute(&settings.data_dir).unwrap_or(settings.data_dir);
-    NodeConfig {
-        data_dir,
-        name: settings.name,
-        public_listen: settings.listen,
-        cluster_listen: settings.cluster_listen,
-        public_address: Some(settings.advertise),
-        cluster_address: Some(settings.cluster_advertise),
-        is_insecure: settings.insecure,
-        executor,
-        times,
-    }
 }
 
 #[cfg(test)]
@@ -450,9 +363,9 @@ mod tests {
     #[test]
     fn defaults_fit_each_other() {
         let settings = Layer::default().settle().unwrap();
-        assert_eq!(settings.listen.to_string(), "127.0.0.1:7070");
-        assert_eq!(settings.cluster_advertise, "127.0.0.1:7071");
-        assert!(settings.executor.is_some());
+        assert_eq!(settings.node.public_listen.to_string(), "127.0.0.1:7070");
+        assert_eq!(settings.node.cluster_listen.to_string(), "127.0.0.1:7071");
+        assert!(settings.node.executor.is_some());
     }
 
     #[test]
@@ -465,9 +378,11 @@ mod tests {
             log_format: Some("xml".into()),
             ..Layer::default()
         };
-        let faults = layer.settle().unwrap_err();
-        let heads: Vec<_> = faults.iter().map(|fault| fault.split(':').next().unwrap()).collect();
-        assert_eq!(heads, ["cluster_listen", "listen", "advertise", "heartbeat", "log_format", "slots"]);
+        let faults = layer.settle().unwrap_err().join("\n");
+        for part in ["cluster_listen: `nonsense`", "`xml`", "--insecure", "--advertise", "one slot", "100ms"]
+        {
+            assert!(faults.contains(part), "{part} is missing in\n{faults}");
+        }
     }
 
     #[test]
@@ -477,11 +392,11 @@ mod tests {
         fs::write(&path, "name = \"a\"\nslots = 3\nelection_max = \"2s\"\nlabels = { zone = \"a\" }\n")
             .unwrap();
         let flags = Layer { slots: Some(5), ..Layer::default() };
-        let settings = read_settings(Some(path.clone()), flags).unwrap();
-        let executor = settings.executor.unwrap();
-        assert_eq!((settings.name.as_str(), executor.slots), ("a", 5));
+        let node = read_settings(Some(path.clone()), flags).unwrap().node;
+        let executor = node.executor.unwrap();
+        assert_eq!((node.name.as_str(), executor.slots), ("a", 5));
         assert_eq!(executor.labels["zone"], "a");
-        assert_eq!(settings.election_max, Duration::from_secs(2));
+        assert_eq!(node.times.election_max, Duration::from_secs(2));
 
         fs::write(&path, "nmae = \"a\"\n").unwrap();
         let fault = read_settings(Some(path.clone()), Layer::default()).unwrap_err();

@@ -4,6 +4,7 @@
 //! went to standard error after `stderr:`, and the exit code if it is not 0.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -34,10 +35,11 @@ impl goldenscript::Runner for Shell {
         }
         match output.status.code() {
             Some(0) => {}
-            code => text.push_str(&format!("exit {code:?}\n")),
+            Some(code) => writeln!(text, "exit {code}")?,
+            None => text.push_str("ended by a signal\n"),
         }
         // A blank line would end the answer in the script.
-        Ok(text.lines().map(|line| format!("{}\n", if line.is_empty() { "." } else { line })).collect())
+        Ok(text.lines().flat_map(|line| [if line.is_empty() { "." } else { line }, "\n"]).collect())
     }
 }
 

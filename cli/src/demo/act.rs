@@ -273,7 +273,7 @@ impl Play<'_> {
             for task in run.tasks.iter().filter(|task| task.name == "transform").flat_map(|task| &task.items)
             {
                 let live = |it: &&Attempt| it.state() == attempt::State::Running && it.executor == executor;
-                let started = task.attempts.last().filter(live).filter(|it| it.started_at.is_some());
+                let started = task.attempts.last().filter(live);
                 if let Some(attempt) = started {
                     let (run, task) = (run.id.clone(), task.address.clone());
                     held.push(Held { run, task, attempt: attempt.number });
@@ -348,6 +348,20 @@ fn leader_of(status: &ClusterStatusResponse, stage: &Stage) -> Option<(String, u
     let id = status.leader.clone().filter(|_| status.ready)?;
     let node = status.nodes.iter().find(|node| node.id == id)?;
     Some((id, stage.at_address(&node.address)?))
+}
+
+/// The tasks of the example are Python scripts: without it nothing would run, and the reason would be far away.
+pub(super) async fn find_python() -> Result<(), Fault> {
+    let mut python = Command::new("python3");
+    python.args(["-c", "import sqlite3, sys; sys.exit(sys.version_info < (3, 9))"]);
+    let status = python.status().await.map_err(|error| {
+        Fault::machine("the demo needs Python 3.9 or later as `python3`", error).hint("install Python 3")
+    })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Fault::usage("the demo needs Python 3.9 or later with sqlite3 as `python3`")
+        .hint("install a newer Python 3"))
 }
 
 /// Lets the example's own script count, which never asks the engine.

@@ -36,6 +36,7 @@ pub(crate) struct DemoArgs {
 
 /// `matins demo`.
 pub(crate) async fn demo(args: DemoArgs, context: &Context) -> Outcome {
+    act::find_python().await?;
     let mut stage = Stage::build(args.keep)?;
     context.say(format!("everything lies in {}", stage.folder().display()));
     let played = tokio::select! {
@@ -47,6 +48,9 @@ pub(crate) async fn demo(args: DemoArgs, context: &Context) -> Outcome {
         context.say(stage.how_to_use());
         stage.leave();
     } else {
+        if played.is_err() {
+            stage.calm().await;
+        }
         // A failed play is worth more than what ending it may bring.
         let ended = stage.end().await;
         if played.is_ok() {

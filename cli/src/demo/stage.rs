@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use matins_client::{Client, Limits};
-use matins_proto::v1::ApplyWorkflowsRequest;
+use matins_proto::v1::{ApplyWorkflowsRequest, CancelBackfillRequest, ListBackfillsRequest};
 use rustix::process::Signal;
 use tokio::process::Child;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::fault::Fault;
 use crate::nodes::{Place, Tie, endpoints, free_ports, make_cluster, send, stop};
@@ -24,6 +26,12 @@ macro_rules! example {
         ($path, include_bytes!(concat!("../../../examples/", $path)))
     };
 }
+/// How long a Ctrl-C waits for runs to be cancelled.
+const CALM_MAX: Duration = Duration::from_secs(2);
+
+/// How long it is tried to remove the folder.
+const REMOVE_MAX: Duration = Duration::from_secs(20);
+
 /// The examples, which are in this binary so that it works anywhere.
 const FILES: [(&str, &[u8]); 15] = [
     example!("heartbeat.matins.yaml"),
@@ -146,12 +154,34 @@ impl Stage {
                 stop(&mut child).await.map_err(|error| Fault::machine("cannot end a node", error))?;
             }
         }
-        // A supervisor may still write the end of a task; what it makes anew is swept by the next start of the machine.
-        match fs::remove_dir_all(&self.folder) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Fault::machine(format!("cannot remove `{}`", self.folder.display()), error)),
+        // A supervisor may still be writing the end of a task.
+        let deadline = Instant::now() + REMOVE_MAX;
+        loop {
+            match fs::remove_dir_all(&self.folder) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(Fault::machine(format!("cannot remove `{}`", self.folder.display()), error));
+                }
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
         }
+    }
+
+    /// Ends what still runs, as far as the cluster can be asked in a moment, so that no task outlives the nodes.
+    pub(super) async fn calm(&self) {
+        let cancel = async {
+            let client = self.client(Limits::default())?;
+            for backfill in client.call(ListBackfillsRequest::default()).await?.backfills {
+                if backfill.finished_at.is_none() {
+                    let (backfill, now) = (backfill.id, true);
+                    client.call(CancelBackfillRequest { backfill, now, ..Default::default() }).await?;
+                }
+            }
+            Ok::<(), Fault>(())
+        };
+        // If not, the supervisors end the tasks when their leases do.
+        let _ = timeout(CALM_MAX, cancel).await;
     }
 
     /// Lets the nodes live on without this process.

@@ -154,7 +154,12 @@ pub(super) async fn start(args: StartArgs, context: &Context) -> Outcome {
 /// `matins submit`.
 pub(super) async fn submit(args: SubmitArgs, context: &Context) -> Outcome {
     let client = context.client()?;
-    let source = sources::load_one(&args.file, &client).await?;
+    let mut packed = sources::load(std::slice::from_ref(&args.file), context, &client).await?;
+    let source = packed.pop().filter(|_| packed.is_empty());
+    let source = source.ok_or_else(|| {
+        Fault::usage(format!("`{}` has several workflow files", args.file.display()))
+            .hint("submit one of them")
+    })?;
     let ask = SubmitRunRequest {
         request_id: args.repeat.request_id,
         not_after: None,
@@ -165,7 +170,7 @@ pub(super) async fn submit(args: SubmitArgs, context: &Context) -> Outcome {
         schedule: args.given.schedule,
     };
     let answer = client.call(ask).await?;
-    sources::tell(&answer.diagnostics, context);
+    sources::tell_notes(&answer.diagnostics, context);
     context.one(&answer, &answer.run_id, |_| format!("{}\n", answer.run_id))?;
     if args.given.wait { wait_one(&answer.run_id, context).await } else { Ok(Exit::Done) }
 }

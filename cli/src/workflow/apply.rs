@@ -9,7 +9,7 @@ use matins_proto::v1::{
 };
 
 use super::sources;
-use crate::context::{Context, Format, Outcome, Repeat};
+use crate::context::{Context, Outcome, Repeat};
 use crate::exit::Exit;
 use crate::output::{Cell, Column, Look, Row};
 
@@ -102,12 +102,7 @@ pub(super) async fn apply(args: ApplyArgs, context: &Context) -> Outcome {
         start: args.start,
     };
     let answer = client.call(ask).await?;
-    if matches!(context.format(), Format::Table | Format::Wide | Format::Name) {
-        // Local checks have shown their own; what the server adds is not lost.
-        let notes: Vec<_> =
-            answer.diagnostics.iter().filter(|one| one.code == "unknown-pool").cloned().collect();
-        sources::tell(&notes, context);
-    }
+    sources::tell_notes(&answer.diagnostics, context);
     context.list(&answer.documents)?;
     if args.dry_run {
         context.say("a dry run: nothing was changed");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use matins_core::time::Timestamp;
 use matins_workflow::calendar::Calendar;
-use matins_workflow::{Compiled, Diagnostic, Severity};
+use matins_workflow::{Colour, Compiled, Diagnostic, Severity};
 use serde::Serialize;
 
 use super::sources;
@@ -78,17 +78,15 @@ pub(super) fn check(args: &CheckArgs, context: &Context) -> Outcome {
         workflows: checked(&compiled, after)?,
         pools: compiled.pools.iter().map(|pool| pool.name.to_string()).collect(),
     };
+    if matches!(context.format(), Format::Table | Format::Wide | Format::Name) {
+        let screen = context.screen();
+        let colour = if screen.err && screen.colours { Colour::Always } else { Colour::Never };
+        for one in &compiled.diagnostics {
+            context.say(one.render(colour));
+        }
+    }
     match context.format() {
         Format::Table | Format::Wide => {
-            let screen = context.screen();
-            let colour = if screen.err && screen.colours {
-                matins_workflow::Colour::Always
-            } else {
-                matins_workflow::Colour::Never
-            };
-            for one in &compiled.diagnostics {
-                context.say(one.render(colour));
-            }
             context.print(&in_words(&report))?;
             context.say(summary(files.len(), &compiled));
         }

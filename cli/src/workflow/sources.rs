@@ -94,9 +94,10 @@ pub(crate) fn show(compiled: &Compiled, context: &Context) -> Result<(), Fault> 
     }
 }
 
-/// Shows remarks of the server.
-pub(crate) fn tell(diagnostics: &[v1::Diagnostic], context: &Context) {
-    for one in diagnostics {
+/// Shows what only the server knows; warnings were shown when the file was checked here.
+pub(crate) fn tell_notes(diagnostics: &[v1::Diagnostic], context: &Context) {
+    let is_note = |one: &&v1::Diagnostic| one.severity() == v1::diagnostic::Severity::Note;
+    for one in diagnostics.iter().filter(is_note) {
         let place = match (one.path.as_str(), one.line, one.column) {
             ("", _, _) => String::new(),
             (path, 0, _) => format!("{path}: "),
@@ -122,7 +123,7 @@ pub(crate) async fn load(
     pack(&sources, &files, client).await
 }
 
-/// As [`load`], for exactly one file and without its diagnostics, which the server tells.
+/// As [`load`], for one file that is known to be right.
 pub(crate) async fn load_one(path: &Path, client: &Client) -> Result<Source, Fault> {
     let sources = read(&[path.to_owned()])?;
     let files = LocalFiles::default();

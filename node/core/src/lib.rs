@@ -9,6 +9,8 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 /// The newest feature level that this release can write and read (PROTOCOL 6.9).
 pub const LEVEL: u16 = 1;

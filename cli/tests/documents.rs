@@ -32,7 +32,11 @@ fn what_documents_name_exists() {
         let names = backquoted(&document.text).into_iter().filter(|name| is_of_the_repository(name));
         let names: Vec<String> = names.collect();
         seen += names.len();
-        names.into_iter().filter(|name| !exists(name, &sources)).map(|name| format!("there is no `{name}`")).collect()
+        names
+            .into_iter()
+            .filter(|name| !exists(name, &sources))
+            .map(|name| format!("there is no `{name}`"))
+            .collect()
     });
     assert!(seen > 100, "only {seen} names were found: nothing was checked");
 }
@@ -88,7 +92,8 @@ fn examples_of_the_language_say_what_they_say() {
         let place = format!("docs/language.md, line {}", block.line);
         let told = diagnostics(&block.text);
         // A file that is refused, or warned about, is followed by what the checker says of it.
-        let expected = blocks.get(at + 1).filter(|next| next.language == "text").map_or("", |next| next.text.as_str());
+        let expected =
+            blocks.get(at + 1).filter(|next| next.language == "text").map_or("", |next| next.text.as_str());
         if told.trim_end() != expected.trim_end() {
             faults.push(format!("{place}: the checker says\n{told}"));
         }
@@ -109,7 +114,9 @@ fn diagnostics(text: &str) -> String {
 fn check_documents(mut faults_of: impl FnMut(&File) -> Vec<String>) {
     let faults: Vec<String> = files(&["md"])
         .iter()
-        .flat_map(|file| faults_of(file).into_iter().map(|fault| format!("{}: {fault}", file.path)).collect::<Vec<_>>())
+        .flat_map(|file| {
+            faults_of(file).into_iter().map(|fault| format!("{}: {fault}", file.path)).collect::<Vec<_>>()
+        })
         .collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
@@ -132,9 +139,10 @@ fn exists(name: &str, sources: &[File]) -> bool {
     let Some((path, item)) = name.split_once("::") else { return root().join(name).exists() };
     let item = item.rsplit("::").next().unwrap_or(item);
     let kinds = ["fn", "struct", "enum", "trait", "const", "type", "def"];
-    sources.iter().filter(|file| file.path.starts_with(path)).any(|file| {
-        kinds.iter().any(|kind| has_word(&file.text, &format!("{kind} {item}")))
-    })
+    sources
+        .iter()
+        .filter(|file| file.path.starts_with(path))
+        .any(|file| kinds.iter().any(|kind| has_word(&file.text, &format!("{kind} {item}"))))
 }
 
 /// Whether `text` has `words`, and no longer word that begins with them.
@@ -155,21 +163,22 @@ fn citations<'t>(text: &'t str, word: &'t str) -> impl Iterator<Item = &'t str> 
     })
 }
 
-/// The numbers of all headings (`## 3.`, `### 3.5`) and items of numbered lists: item 5 below heading 3 is `3.5` and `5`.
+/// The numbers of all headings (`## 3.`, `### 3.5`) and of items below them: item 5 below heading 3 is `5` and `3.5`.
 fn numbers_of(text: &str) -> BTreeSet<String> {
     let mut numbers = BTreeSet::new();
-    let mut section = String::new();
-    for line in text.lines() {
-        let heading = line.trim_start_matches('#');
-        let first = heading.split_whitespace().next().unwrap_or_default().trim_end_matches('.');
-        if !first.starts_with(|first: char| first.is_ascii_digit()) {
-            continue;
-        }
-        if heading.len() < line.len() {
-            section = first.to_owned();
-            numbers.insert(first.to_owned());
-        } else if line.starts_with(&format!("{first}. ")) {
-            numbers.extend([first.to_owned(), format!("{section}.{first}")]);
+    let mut section = None;
+    for (_, line) in lines(text).filter(|(inside, _)| !inside) {
+        let words = line.trim_start_matches('#');
+        let first = words.split_whitespace().next().unwrap_or_default();
+        let number = first.trim_end_matches('.');
+        let is_number = number.starts_with(|first: char| first.is_ascii_digit());
+        if words.len() < line.len() {
+            section = is_number.then(|| number.to_owned());
+            numbers.extend(section.clone());
+        } else if let Some(section) = section.as_ref().filter(|_| is_number && line.starts_with(first)) {
+            if first.ends_with('.') {
+                numbers.extend([number.to_owned(), format!("{section}.{number}")]);
+            }
         }
     }
     numbers
@@ -215,6 +224,7 @@ fn lines(text: &str) -> impl Iterator<Item = (bool, &str)> {
 fn citations_and_numbers_are_read_alike() {
     let cited: Vec<&str> = citations("see RULE 3.5, and RULE 12. RULE x", "RULE").collect();
     assert_eq!(cited, ["3.5", "12"]);
-    let numbers = numbers_of("# Title\n## 3. Ticks\n5. an item\n### 3.6 Quarantine\n7 is no item\n");
+    let numbers =
+        numbers_of("# Title\n1. of no section\n## 3. Ticks\n5. an item\n### 3.6 Quarantine\n7 is no item\n");
     assert_eq!(numbers.into_iter().collect::<Vec<_>>(), ["3", "3.5", "3.6", "5"]);
 }

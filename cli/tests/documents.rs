@@ -4,6 +4,7 @@
 //! function, type or constant in a file whose path begins with `folder/file`. Never asks the network. Start at the tests.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use matins_workflow::compile::{NoFiles, Options, SourceFile};
 use matins_workflow::{Colour, compile};
@@ -100,6 +101,48 @@ fn examples_of_the_language_say_what_they_say() {
     }
     assert!(seen > 10, "only {seen} examples were found");
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn commands_of_documents_are_understood() {
+    let mut seen = 0;
+    check_documents(|document| {
+        let blocks = fenced(&document.text).into_iter().filter(|block| block.language == "console");
+        let lines: Vec<String> =
+            blocks.flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let asked =
+            lines.iter().filter_map(|line| line.strip_prefix("$ ")).flat_map(|line| line.split(" && "));
+        let mut faults = Vec::new();
+        for command in asked {
+            let words = words_of(command);
+            let own = words.strip_prefix(["matins".to_owned()].as_slice());
+            let demo = words.strip_prefix(["cargo", "run", "--release", "--"].map(str::to_owned).as_slice());
+            let Some(arguments) = own.or(demo) else { continue };
+            seen += 1;
+            // Everything before `--help` is parsed, and then nothing is done.
+            let asked = Command::new(env!("CARGO_BIN_EXE_matins")).args(arguments).arg("--help").output();
+            let output = asked.expect("the binary can be run");
+            if !output.status.success() {
+                faults.push(format!("`{command}`: {}", String::from_utf8_lossy(&output.stderr)));
+            }
+        }
+        faults
+    });
+    assert!(seen > 10, "only {seen} commands were found");
+}
+
+/// Words as a shell would take them, as far as documents use it.
+fn words_of(command: &str) -> Vec<String> {
+    let parts = command.split('"').enumerate();
+    parts
+        .flat_map(|(at, part)| {
+            if at % 2 == 1 {
+                vec![part.to_owned()]
+            } else {
+                part.split_whitespace().map(str::to_owned).collect()
+            }
+        })
+        .collect()
 }
 
 /// All that the checker says of one file.

@@ -218,10 +218,12 @@ fn numbers_of(text: &str) -> BTreeSet<String> {
         if words.len() < line.len() {
             section = is_number.then(|| number.to_owned());
             numbers.extend(section.clone());
-        } else if let Some(section) = section.as_ref().filter(|_| is_number && line.starts_with(first)) {
-            if first.ends_with('.') {
-                numbers.extend([number.to_owned(), format!("{section}.{number}")]);
-            }
+        } else if let Some(section) = &section
+            && is_number
+            && first.ends_with('.')
+            && line.starts_with(first)
+        {
+            numbers.extend([number.to_owned(), format!("{section}.{number}")]);
         }
     }
     numbers

@@ -4,7 +4,10 @@
 //! It never asks git or the network. Rules: STYLE 1.5 to 1.7, 4.26 and 4.30, DESIGN 2 and 3.1. Start at the tests.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+mod repository;
+
+use repository::{File, files, root};
 
 /// Lines of code that a file may have: no blank lines, comments or tests.
 const CODE_LINES_MAX: usize = 500;
@@ -35,7 +38,7 @@ const ONE_PLACE: [(&str, &str); 4] = [
 #[test]
 fn no_file_is_longer_than_500_lines_of_code() {
     check(&["rs"], |file| {
-        let lines = if file.is_test() { 0 } else { code_lines(&file.text) };
+        let lines = if is_test(file) { 0 } else { code_lines(&file.text) };
         (lines > CODE_LINES_MAX)
             .then(|| format!("{lines} lines of code, {CODE_LINES_MAX} are allowed"))
             .into_iter()
@@ -54,7 +57,7 @@ fn code_lines_leave_out_comments_and_tests() {
 #[test]
 fn every_module_says_what_it_is_for() {
     check(&["rs"], |file| {
-        let bare = !file.is_test() && !file.text.starts_with("//!");
+        let bare = !is_test(file) && !file.text.starts_with("//!");
         bare.then(|| "no `//!` head: what is it for, what does it never do, where to start?".to_owned())
             .into_iter()
             .collect()
@@ -70,7 +73,7 @@ fn unfinished_work_names_its_issue() {
         let unfinished = |line: &str| {
             line.split(|c: char| !c.is_alphanumeric()).any(|word| marks.iter().any(|mark| mark == word))
         };
-        file.lines_where(|line| unfinished(line) && !names_an_issue(line), "names no issue, as in `(#12)`")
+        lines_where(file, |line| unfinished(line) && !names_an_issue(line), "names no issue, as in `(#12)`")
     });
 }
 
@@ -114,28 +117,20 @@ fn nothing_points_outside_the_repository() {
     let outside = ["../", "/work/"].map(|up| format!("{up}shared"));
     check(&["rs", "py", "proto", "sh", "toml", "yaml", "yml", "md", "tsv", ""], |file| {
         let strange = |line: &str| outside.iter().any(|path| line.contains(path));
-        file.lines_where(strange, "names a file that a fresh clone has not")
+        lines_where(file, strange, "names a file that a fresh clone has not")
     });
 }
 
-/// A text file of the repository; `path` is relative to its root.
-struct File {
-    path: String,
-    text: String,
+/// Whether all of it is test code.
+fn is_test(file: &File) -> bool {
+    let path = &file.path;
+    path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
 }
 
-impl File {
-    /// Whether all of it is test code.
-    fn is_test(&self) -> bool {
-        let path = &self.path;
-        path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
-    }
-
-    /// `line N <fault>` for each line for which `wrong` holds.
-    fn lines_where(&self, wrong: impl Fn(&str) -> bool, fault: &str) -> Vec<String> {
-        let lines = self.text.lines().enumerate().filter(|(_, line)| wrong(line));
-        lines.map(|(index, _)| format!("line {} {fault}", index + 1)).collect()
-    }
+/// `line N <fault>` for each line for which `wrong` holds.
+fn lines_where(file: &File, wrong: impl Fn(&str) -> bool, fault: &str) -> Vec<String> {
+    let lines = file.text.lines().enumerate().filter(|(_, line)| wrong(line));
+    lines.map(|(index, _)| format!("line {} {fault}", index + 1)).collect()
 }
 
 /// Fails with all faults that `faults_of` finds in the files with one of these extensions.
@@ -147,36 +142,6 @@ fn check(extensions: &[&str], faults_of: impl Fn(&File) -> Vec<String>) {
         .flat_map(|file| faults_of(file).into_iter().map(|fault| format!("{}: {fault}", file.path)))
         .collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("cli lies in the workspace").to_owned()
-}
-
-/// The text files of the repository in order of their paths, but for hidden folders and what is built.
-fn files(extensions: &[&str]) -> Vec<File> {
-    let (root, mut found) = (root(), Vec::new());
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder of the repository can be read") {
-            let path = entry.expect("its entries too").path();
-            let name = path.file_name().expect("an entry has a name").to_string_lossy().into_owned();
-            if name.starts_with('.') || ["target", "__pycache__", "node_modules"].contains(&name.as_str()) {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else if extensions.contains(&path.extension().unwrap_or_default().to_string_lossy().as_ref()) {
-                let shown = path.strip_prefix(&root).expect("found below the root").display().to_string();
-                // Golden files may hold bad UTF-8 on purpose.
-                let text =
-                    String::from_utf8_lossy(&fs::read(&path).expect("a file can be read")).into_owned();
-                found.push(File { path: shown, text });
-            }
-        }
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found
 }
 
 /// Lines that are neither blank nor comments, up to the file's own test module.

@@ -97,7 +97,11 @@ impl Step<'_> {
         dead_for: Millis,
     ) -> Applied {
         if self.state.sessions.update(&(executor, session), |row| row.is_expired = true).is_none() {
-            return Err(Refusal::NotFound(Thing::Executor(executor)));
+            let newest = self.state.executors.get(&executor).map(|row| row.session);
+            return Err(match newest {
+                Some(newest) => Refusal::Stale(Stale::Session(newest)),
+                None => Refusal::NotFound(Thing::Executor(executor)),
+            });
         }
         let newest = self.state.executors.get(&executor).map(|row| row.session);
         if newest == Some(session) {

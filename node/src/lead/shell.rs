@@ -1,7 +1,7 @@
 //! The task that runs a leadership: it feeds [`Leader`] with what happens and does what that says.
 //!
 //! One task owns all of it, from the moment this node is ready to lead until it leads no more. It waits for entries,
-//! streams, answers and the earliest timer at once, and asks nothing again and again. Start reading at [`Shell::keep`].
+//! streams, answers and the earliest timer at once, and asks nothing again and again. Start reading at [`spawn`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

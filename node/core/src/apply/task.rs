@@ -168,22 +168,16 @@ impl Step<'_> {
                 else {
                     return;
                 };
-                let key = (schedule, *tick);
-                let past = self.state.past.get(&key).and_then(|past| self.state.runs.get(&past.run));
-                let is_queued = past.is_some_and(|past| past.state == RunState::Queued);
-                let needs_repair = matches!(waiting, TaskState::WaitingForPast { failed: Some(_), .. });
-                self.state.past_waits.insert((key.0, key.1, task), ());
+                self.state.past_waits.insert((schedule, *tick, task), ());
                 self.set_task(task, waiting);
-                if is_queued || needs_repair {
-                    self.give_up_place(task.run);
-                }
+                self.give_up_place(task.run);
             }
             None => self.open_condition(task),
         }
     }
 
-    /// A run that waits for a repair, or for a run that stands at the gate, holds no place there: its own
-    /// repair would wait for it for ever. It does not count again when it goes on (LANGUAGE 1.25).
+    /// A run that waits for the past holds no place at its gate: the run that it waits for, or the repair of one further back,
+    /// would wait there for it for ever. It does not count again when it goes on (LANGUAGE 1.25).
     fn give_up_place(&mut self, run: RunId) {
         let Some(workflow) = self.state.runs.get(&run).map(|row| row.workflow.clone()) else { return };
         if self.state.active.remove(&(workflow.clone(), run)).is_some() {

@@ -103,7 +103,11 @@ impl Step<'_> {
                         item: None,
                     })));
                 }
-                self.with_followers(old, *task)
+                // A definition that is gone leaves nothing to take over.
+                let definition = self.state.definitions.get(&old.run.definition);
+                let mut again = definition.map(|row| row.followers(*task)).unwrap_or_default();
+                again.insert(*task);
+                again
             }
         };
         let mut taken = Vec::new();
@@ -134,21 +138,6 @@ impl Step<'_> {
             }
         }
         Ok(taken)
-    }
-
-    /// A task and all that follows it, in the definition of the old run.
-    fn with_followers(&self, old: &RetiredRun, task: u16) -> BTreeSet<u16> {
-        let mut found = BTreeSet::from([task]);
-        let mut open = alloc::vec![task];
-        let Some(definition) = self.state.definitions.get(&old.run.definition) else { return found };
-        while let Some(next) = open.pop() {
-            for follower in definition.downstream.get(usize::from(next)).map_or(&[][..], Vec::as_slice) {
-                if found.insert(*follower) {
-                    open.push(*follower);
-                }
-            }
-        }
-        found
     }
 
     fn take_over(&mut self, run: RunId, from: RunId, taken: Vec<(TaskId, TaskRow)>) {

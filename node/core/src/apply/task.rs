@@ -371,7 +371,10 @@ impl Step<'_> {
         if self.state.runs.get(&task.run).is_none_or(|run| run.state != RunState::Running) {
             return refuse("its run is not running", "`matins retry RUN` makes a new run of a finished one");
         }
-        let following = self.downstream_closure(task);
+        let followers =
+            self.state.definition_of(task.run).map(|row| row.followers(task.task)).unwrap_or_default();
+        let following: Vec<TaskId> =
+            followers.into_iter().map(|follower| TaskId { task: follower, item: None, ..task }).collect();
         let started = |id: &TaskId| {
             let state = self.state.tasks.get(id).map(|row| (&row.state, row.attempts, row.fan_out));
             state.is_some_and(|(state, attempts, fan_out)| {
@@ -383,21 +386,6 @@ impl Step<'_> {
         }
         self.reopen(task, &following);
         Ok(Answer::Done)
-    }
-
-    /// Everything that needs a task, near or far, in the order of the file.
-    pub(super) fn downstream_closure(&self, task: TaskId) -> Vec<TaskId> {
-        let Some(definition) = self.state.definition_of(task.run) else { return Vec::new() };
-        let mut found = alloc::collections::BTreeSet::new();
-        let mut open = alloc::vec![task.task];
-        while let Some(next) = open.pop() {
-            for follower in definition.downstream.get(usize::from(next)).map_or(&[][..], Vec::as_slice) {
-                if found.insert(*follower) {
-                    open.push(*follower);
-                }
-            }
-        }
-        found.into_iter().map(|follower| TaskId { task: follower, item: None, ..task }).collect()
     }
 
     /// Brings a failed task back to life, and what failed or was skipped through it back to waiting.

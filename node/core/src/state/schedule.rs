@@ -1,5 +1,6 @@
 //! Workflows, their versions and schedules, and pools.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -51,6 +52,21 @@ pub struct DefinitionRow {
     pub uses: u32,
     /// When it was stored.
     pub stored_at: Timestamp,
+}
+
+impl DefinitionRow {
+    /// Every task that needs this one, near or far, without it; in the order of the file.
+    pub fn followers(&self, task: u16) -> BTreeSet<u16> {
+        let (mut found, mut open) = (BTreeSet::new(), alloc::vec![task]);
+        while let Some(next) = open.pop() {
+            for follower in self.downstream.get(usize::from(next)).map_or(&[][..], Vec::as_slice) {
+                if found.insert(*follower) {
+                    open.push(*follower);
+                }
+            }
+        }
+        found
+    }
 }
 
 /// A schedule of a registered workflow (PROTOCOL 3).

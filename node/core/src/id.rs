@@ -155,6 +155,13 @@ named!(
     RequestId, is_request_id, "a request id (1 to 128 printable characters without spaces)"
 );
 
+impl ScheduleName {
+    /// No name comes before it: where the schedules of a workflow begin.
+    pub fn least() -> Self {
+        Self("0".into())
+    }
+}
+
 /// A workflow's name in its namespace. Written `namespace/workflow`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkflowName {
@@ -295,6 +302,15 @@ mod tests {
         }
         assert!("load-eu".parse::<TaskName>().is_err());
         assert!("load_eu".parse::<TaskName>().is_ok());
+    }
+
+    #[test]
+    fn no_name_comes_before_the_least() {
+        // A name begins with a digit or a letter, and of two names the shorter comes first.
+        for name in ["00", "0-", "1", "a"] {
+            assert!(name.parse::<ScheduleName>().is_ok_and(|name| ScheduleName::least() < name), "{name}");
+        }
+        assert_eq!("0".parse(), Ok(ScheduleName::least()));
     }
 
     #[test]

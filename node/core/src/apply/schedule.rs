@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::answer::{Answer, Refusal, Stale, Thing};
 use crate::effect::Effect;
-use crate::id::{ScheduleId, WorkflowName};
+use crate::id::{ScheduleId, ScheduleName, WorkflowName};
 use crate::ir;
 use crate::state::{DecisionCounts, Next, ScheduleRow, SkipReason};
 use crate::time::Timestamp;
@@ -71,7 +71,8 @@ impl Step<'_> {
 
     /// The schedules of a registered workflow.
     pub(super) fn schedules_of(&self, workflow: &WorkflowName) -> Vec<ScheduleId> {
-        let of = self.state.schedules.iter().filter(|(id, _)| id.workflow == *workflow);
+        let first = ScheduleId { workflow: workflow.clone(), schedule: ScheduleName::least() };
+        let of = self.state.schedules.range(first..).take_while(|(id, _)| id.workflow == *workflow);
         of.map(|(id, _)| id.clone()).collect()
     }
 

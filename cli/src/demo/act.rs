@@ -30,6 +30,9 @@ const KILLS_AT: [u32; 2] = [4, 14];
 /// Everything that is waited for comes within this.
 const STEP_MAX: Duration = Duration::from_secs(120);
 
+/// An attempt is worth interrupting until it is this old.
+const YOUNG_MAX: Duration = Duration::from_secs(2);
+
 /// How often it is looked.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -231,19 +234,41 @@ impl Play<'_> {
             stage.name(at),
             held.len()
         ));
-        let deadline = killed + STEP_MAX;
-        for one in &held {
-            while self.newest_attempt(one).await? == Some(one.attempt) && Instant::now() < deadline {
-                self.look().await?;
-                sleep(PAUSE).await;
-            }
-        }
+        let held = self.until_taken_over(held, killed + STEP_MAX).await?;
         let settled = killed.elapsed();
         self.say(&format!("its tasks run elsewhere after {settled:.1?}; {} starts again", stage.name(at)));
         stage.start(at)?;
         let names = held.iter().map(Held::name).collect();
         let kill = Kill { node: stage.name(at).into(), held: names, settled, unlike: Vec::new() };
         Ok((kill, held))
+    }
+
+    /// Waits until each attempt has a successor. Gives those that do: one that ended in the very moment of the kill, and
+    /// whose report was taken, has nothing to be taken over.
+    async fn until_taken_over(&mut self, held: Vec<Held>, deadline: Instant) -> Result<Vec<Held>, Fault> {
+        let mut taken_over = Vec::new();
+        for one in held {
+            loop {
+                let attempts = self.attempts(&one).await?;
+                let own = attempts.iter().find(|attempt| attempt.number == one.attempt);
+                if own.is_some_and(|attempt| attempt.state() == attempt::State::Success) {
+                    break;
+                }
+                if attempts.iter().any(|attempt| attempt.number > one.attempt) || Instant::now() > deadline {
+                    taken_over.push(one);
+                    break;
+                }
+                self.look().await?;
+                sleep(PAUSE).await;
+            }
+        }
+        if taken_over.is_empty() {
+            return Err(Fault::own(
+                Exit::NotSuccess,
+                "every attempt ended as its node was killed: run the demo again",
+            ));
+        }
+        Ok(taken_over)
     }
 
     /// Waits until the leader's own executor runs something that will take a while yet.
@@ -272,7 +297,9 @@ impl Play<'_> {
             let run = self.run(&run.id).await?;
             for task in run.tasks.iter().filter(|task| task.name == "transform").flat_map(|task| &task.items)
             {
-                let live = |it: &&Attempt| it.state() == attempt::State::Running && it.executor == executor;
+                let live = |it: &&Attempt| {
+                    it.state() == attempt::State::Running && it.executor == executor && is_young(it)
+                };
                 let started = task.attempts.last().filter(live);
                 if let Some(attempt) = started {
                     let (run, task) = (run.id.clone(), task.address.clone());
@@ -310,10 +337,6 @@ impl Play<'_> {
             .unwrap_or_default())
     }
 
-    async fn newest_attempt(&self, held: &Held) -> Result<Option<u32>, Fault> {
-        Ok(self.attempts(held).await?.last().map(|attempt| attempt.number))
-    }
-
     /// Each attempt that was held must have ended well itself.
     async fn judge_back_in_time(&self, (mut kill, held): (Kill, Vec<Held>)) -> Result<Kill, Fault> {
         for one in &held {
@@ -341,6 +364,12 @@ impl Play<'_> {
         }
         Ok(kill)
     }
+}
+
+/// Whether an attempt has most of its five seconds before it, so that it is still there when its node is killed.
+fn is_young(attempt: &Attempt) -> bool {
+    let now = jiff::Timestamp::now().as_millisecond();
+    attempt.granted_at.is_some_and(|granted| now - granted.as_millis() < YOUNG_MAX.as_millis() as i64)
 }
 
 /// The id and the place of the leader, if it is ready.

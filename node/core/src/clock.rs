@@ -200,6 +200,13 @@ impl LeaderClock {
         self.running.map_or(Millis::ZERO, |running| timestamp(running.aged(at)).since(self.floor))
     }
 
+    /// The reading that waits for a person's word (PROTOCOL 1.2); `None` if none does, and on a node that does not lead.
+    pub fn awaits_person(&mut self, at: BootTime) -> Option<Timestamp> {
+        self.advance(at);
+        let waits = matches!((self.role, self.condition), (Role::Leader, Condition::Waiting));
+        waits.then(|| self.majority(at, None)).flatten().map(timestamp)
+    }
+
     /// What has happened since this was last asked.
     pub fn take_alarms(&mut self) -> Vec<ClockAlarm> {
         core::mem::take(&mut self.alarms)

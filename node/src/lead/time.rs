@@ -74,6 +74,11 @@ impl LeaderTime {
         self.lock().clock.follow();
     }
 
+    /// The reading that waits for a person's word (PROTOCOL 1.2), as the leader sees it.
+    pub fn awaits_person(&self) -> Option<Timestamp> {
+        self.lock().clock.awaits_person(boot_time())
+    }
+
     /// What a person should know, since this was last asked.
     pub fn take_alarms(&self) -> Vec<ClockAlarm> {
         self.lock().clock.take_alarms()

@@ -22,6 +22,7 @@ use crate::execute::LogFolder;
 use crate::execute::log::{Stream, frames_of};
 use crate::history::{History, error_chain};
 use crate::lead::shell::LeadHandle;
+use crate::lead::time::LeaderTime;
 use crate::raft::{
     AddNodeError, BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError, boot_time,
 };
@@ -40,6 +41,8 @@ pub(super) struct ClusterDoor {
     pub(super) consensus: Consensus,
     /// The leader's task, if this node leads.
     pub(super) lead: LeadHandle,
+    /// Leader time on this node.
+    pub(super) clock: Arc<LeaderTime>,
     /// What `init` makes a cluster with.
     pub(super) settings: Settings,
 }
@@ -145,7 +148,7 @@ impl Cluster for ClusterDoor {
             committed: last.min(self.consensus.state().index.0),
             members: members.nodes.iter().map(|(id, member)| self.view_of(*id, member, &voters)).collect(),
             alarms: Vec::new(),
-            time_waiting: None,
+            time_waiting: self.clock.awaits_person(),
         }
     }
 

@@ -162,7 +162,7 @@ impl Parts {
     ) {
         let effects = forward_effects(&self.consensus, tasks, stopping);
         let (lead, leading) =
-            shell::spawn(self.consensus.clone(), self.clock, self.history.clone(), stopping.clone());
+            shell::spawn(self.consensus.clone(), self.clock.clone(), self.history.clone(), stopping.clone());
         tasks.spawn(async move {
             if let Err(error) = leading.await {
                 tracing::error!(%error, "the task that leads ended badly");
@@ -185,7 +185,12 @@ impl Parts {
         let settings = Settings { lease, ..Settings::default() };
         let door = Door {
             listener: public,
-            cluster: Arc::new(ClusterDoor { consensus: self.consensus.clone(), lead, settings }),
+            cluster: Arc::new(ClusterDoor {
+                consensus: self.consensus.clone(),
+                lead,
+                clock: self.clock,
+                settings,
+            }),
             history: Arc::new(self.history),
             logs: Arc::new(LogDoor { consensus: self.consensus, own: self.own_logs }),
             limits: DoorLimits::default(),

@@ -73,7 +73,8 @@ impl Script {
     fn show(&mut self) -> String {
         let now = self.clock.now(self.boot());
         let reading = self.clock.reading(self.boot()).map_or("none".to_string(), |at| self.off(at));
-        format!("t={} now={} reading={reading}\n", self.t as f64 / 1000.0, self.off(now))
+        let waits = self.clock.awaits_person(self.boot()).map_or("", |_| " awaits a person");
+        format!("t={} now={} reading={reading}{waits}\n", self.t as f64 / 1000.0, self.off(now))
     }
 }
 

@@ -79,7 +79,7 @@ async fn a_log_that_was_cut_says_so_before_it_ends() {
         let notices = messages.iter().filter_map(|message| message.notice.as_ref());
         // The attempt runs, so that its log has no end yet.
         assert_eq!(
-            notices.map(|notice| notice.kind()).collect::<Vec<_>>(),
+            notices.map(matins_proto::v1::LogNotice::kind).collect::<Vec<_>>(),
             [Kind::Dropped, Kind::Unspecified]
         );
         assert_eq!(lines(&messages).last().map(String::as_str), Some("three"));

@@ -207,7 +207,7 @@ impl Row for Backfill {
             Cell::State(self.state().as_str_name().into()),
             Cell::text(exact(self.from)),
             Cell::text(exact(self.to)),
-            Cell::text(format!("{}/{}", counts.success, counts.total)),
+            Cell::text(format!("{}/{}", counts.success + counts.failed + counts.cancelled, counts.total)),
             Cell::Number(counts.active.into()),
             Cell::Number((counts.failed + counts.cancelled).into()),
             Cell::Number(self.max_active.into()),
@@ -276,11 +276,11 @@ async fn create(args: CreateArgs, context: &Context) -> Outcome {
     if args.dry_run {
         context.list(&answer.ticks)?;
         let runs = answer.ticks.iter().filter(|tick| tick.action() == Action::Run).count();
-        context.say(format!("a dry run: {runs} of {} ticks would become runs", answer.ticks.len()));
-        let total =
-            answer.backfill.as_ref().and_then(|it| it.counts).map_or(0, |counts| counts.total as usize);
-        if total > runs {
-            context.say(format!("note: the list was cut, all in all there are {total} runs"));
+        let is_whole = answer.backfill.as_ref().and_then(|it| it.counts).is_none_or(|counts| counts.counted);
+        let first = if is_whole { "" } else { "the first " };
+        context.say(format!("a dry run: {runs} of {first}{} ticks would become runs", answer.ticks.len()));
+        if !is_whole {
+            context.say("note: the list was cut, the range has more ticks");
         }
         return Ok(Exit::Done);
     }

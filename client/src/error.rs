@@ -176,7 +176,9 @@ impl Answered {
 impl fmt::Display for Answered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        for Violation { field, description } in &self.violations {
+        // With a sole fault the message tells it already.
+        let more = self.violations.iter().filter(|fault| !self.message.ends_with(&fault.description));
+        for Violation { field, description } in more {
             write!(f, "\n{field}: {description}")?;
         }
         Ok(())

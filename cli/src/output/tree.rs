@@ -79,12 +79,13 @@ fn executor<'a>(name: &'a str, id: &'a str) -> &'a str {
 fn reason(task: &Task, look: &Look) -> String {
     let Some(reason) = &task.reason else { return String::new() };
     let text = if reason.text.is_empty() { &reason.code } else { &reason.text };
-    match reason.until.zip(look.now) {
-        Some((until, now)) if until > now => {
+    match (reason.until, look.now) {
+        (Some(until), Some(now)) if until > now => {
             let left = until.as_millis().saturating_sub(now.as_millis());
             format!("{text} ({} left)", plain_span(left))
         }
-        Some(_) | None => text.clone(),
+        (Some(until), None) => format!("{text} (at {until})"),
+        (Some(_), Some(_)) | (None, _) => text.clone(),
     }
 }
 
@@ -165,9 +166,8 @@ mod tests {
     }
 
     fn because(task: Task, code: &str, text: &str) -> Task {
-        let reason =
-            Reason { code: code.into(), text: text.into(), until: Some(Timestamp::from_millis(9_000)) };
-        Task { reason: Some(reason), ..task }
+        let until = (code == "delay").then(|| Timestamp::from_millis(9_000));
+        Task { reason: Some(Reason { code: code.into(), text: text.into(), until }), ..task }
     }
 
     fn night() -> Run {
@@ -207,7 +207,7 @@ mod tests {
 ├─ ✔ extract          success    1.2s
 ├─ ✔ check            success    from run-41
 ├─ ● transform        running    4 items: 2 success, 1 retrying, 1 running   items
-│  ├─ ↻ transform.1   retrying   attempt 2     exit code 1
+│  ├─ ↻ transform.1   retrying   attempt 2     exit code 1 (at 1970-01-01T00:00:09Z)
 │  ├─ ● transform.3   running    on b
 │  └─ … 2 more items
 └─ · load             waiting                  `transform` has not ended

@@ -137,18 +137,19 @@ impl Told {
         let tasks = run.tasks.iter().flat_map(|task| std::iter::once(task).chain(&task.items));
         let tasks = tasks.map(|task| {
             let reason = task.reason.as_ref().map(|reason| reason.text.as_str()).unwrap_or_default();
-            (format!("{}/{}", run.id, task.address), task.state().as_str_name(), reason)
+            (format!("{}/{}", run.id, task.address), task.state().as_str_name(), reason, task.finished_at)
         });
         let reason = run.reason.as_ref().map(|reason| reason.text.as_str()).unwrap_or_default();
-        let whole = std::iter::once((run.id.clone(), run.state().as_str_name(), reason));
+        let whole = (run.id.clone(), run.state().as_str_name(), reason, run.finished_at);
         let mut text = String::new();
         // The end of the run comes after that of its tasks.
-        for (name, state, reason) in tasks.chain(whole) {
+        for (name, state, reason, finished) in tasks.chain(std::iter::once(whole)) {
             let told = format!("{state} {reason}");
             if self.states.get(&name) == Some(&told) {
                 continue;
             }
-            let line = format!("{} {name} {told}", now());
+            // Who begins to watch late reads when things ended, not when that was told.
+            let line = format!("{} {name} {told}", finished.unwrap_or_else(now));
             text.push_str(line.trim_end());
             text.push('\n');
             self.states.insert(name, told);

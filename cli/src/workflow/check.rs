@@ -127,7 +127,7 @@ fn in_words(report: &Report<'_>) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     for workflow in &report.workflows {
-        let _ = writeln!(text, "{}: {} tasks", workflow.name, workflow.tasks);
+        let _ = writeln!(text, "{}: {}", workflow.name, several(workflow.tasks, "task"));
         for schedule in &workflow.schedules {
             let disabled = if schedule.enabled { "" } else { ", not enabled" };
             let _ = writeln!(text, "  schedule {} ({}{disabled})", schedule.name, schedule.timezone);
@@ -144,14 +144,17 @@ fn in_words(report: &Report<'_>) -> String {
 
 fn summary(files: usize, compiled: &Compiled) -> String {
     let count = |severity| compiled.diagnostics.iter().filter(|one| one.severity == severity).count();
-    let several = |count: usize, word: &str| match count {
-        1 => format!("1 {word}"),
-        _ => format!("{count} {word}s"),
-    };
     format!(
         "checked {}: {}, {}",
         several(files, "file"),
         several(count(Severity::Error), "error"),
         several(count(Severity::Warning), "warning"),
     )
+}
+
+fn several(count: usize, word: &str) -> String {
+    match count {
+        1 => format!("1 {word}"),
+        _ => format!("{count} {word}s"),
+    }
 }

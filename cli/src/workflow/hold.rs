@@ -77,7 +77,16 @@ pub(super) async fn rollback(args: RollbackArgs, context: &Context) -> Outcome {
         version: args.version,
     };
     let answer = context.client()?.call(ask).await?;
-    let sentence = format!("{workflow} is at version {} again, was {}", answer.version, answer.old_version);
+    let sentence = match args.version {
+        Some(older) => format!(
+            "{workflow} has version {} now, equal to version {older}; it had {}",
+            answer.version, answer.old_version
+        ),
+        None => format!(
+            "{workflow} has version {} now, equal to the one before {}",
+            answer.version, answer.old_version
+        ),
+    };
     context.done(&answer, sentence)
 }
 

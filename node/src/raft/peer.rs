@@ -225,7 +225,7 @@ impl Peer for PeerService {
         let digest = wire::digest_in(&head.digest)?;
         let inner = self.inner();
         inner.holdings.hold(digest, inner.state().now);
-        // Received in memory: a blob has 64 MiB at most, and a partial file would belong to whoever fetches it.
+        // Received in memory: they have a limit, and a partial file would belong to whoever fetches it.
         let mut bytes = Vec::new();
         while let Some(part) = parts.message().await? {
             if bytes.len() + part.part.len() > BLOB_BYTES_MAX {
@@ -243,8 +243,9 @@ impl Peer for PeerService {
     }
 }
 
-/// A workflow's files together have 64 MiB (DESIGN 5); nothing else is larger.
-const BLOB_BYTES_MAX: usize = 64 << 20;
+/// The log of one attempt has 256 MiB, and the note that the rest was dropped (DESIGN 5); nothing else is larger. With less
+/// a full log would never be attached, and be sent again for ever.
+const BLOB_BYTES_MAX: usize = 257 << 20;
 
 fn no_snapshot() -> Status {
     Status::invalid_argument("a snapshot without a head")

@@ -64,6 +64,7 @@ impl Step<'_> {
             counts: BackfillCounts::default(),
             created_at: self.now(),
             ended_at: None,
+            changed: self.state.index,
         };
         self.state.backfills.insert(id, row);
         self.effects.push(Effect::Backfill(id));
@@ -132,13 +133,21 @@ impl Step<'_> {
             }
             self.touch(1);
         }
-        self.state.backfills.update(&id, |row| {
+        self.change_backfill(id, |row| {
             row.counts = counts;
             row.ticks_next = number;
             row.cursor = slice.cursor;
         });
         self.backfills.insert(id);
         Ok(Answer::Done)
+    }
+
+    fn change_backfill(&mut self, id: BackfillId, change: impl FnOnce(&mut BackfillRow)) {
+        let index = self.state.index;
+        self.state.backfills.update(&id, |row| {
+            change(row);
+            row.changed = index;
+        });
     }
 
     /// Makes runs while there is room, and ends the backfill when nothing is left.
@@ -162,21 +171,21 @@ impl Step<'_> {
         let next = self.state.backfill_ticks.range((id, 0)..=(id, u64::MAX)).next().map(|(key, _)| *key);
         let tick = next.and_then(|key| self.state.backfill_ticks.remove(&key));
         let current = self.current_version(&row.schedule.workflow);
-        self.state.backfills.update(&id, |row| row.counts.waiting = row.counts.waiting.saturating_sub(1));
+        self.change_backfill(id, |row| row.counts.waiting = row.counts.waiting.saturating_sub(1));
         let (Some(tick), Some((version, definition))) = (tick, current) else { return };
         // Somebody else may have made that run since the tick was taken in.
         match self.state.there_at(&row.schedule, tick.logical_time, row.reprocess) {
             There::Active => {
-                self.state.backfills.update(&id, |row| row.counts.left_alone += 1);
+                self.change_backfill(id, |row| row.counts.left_alone += 1);
                 return;
             }
             There::Enough => {
-                self.state.backfills.update(&id, |row| row.counts.left_out += 1);
+                self.change_backfill(id, |row| row.counts.left_out += 1);
                 return;
             }
             There::Nothing => {}
         }
-        self.state.backfills.update(&id, |row| row.counts.active += 1);
+        self.change_backfill(id, |row| row.counts.active += 1);
         let BackfillTickRow { logical_time, interval_start, params } = tick;
         self.make_run(NewRun {
             workflow: row.schedule.workflow.clone(),
@@ -191,7 +200,7 @@ impl Step<'_> {
 
     /// A run of a backfill ended: there is room for the next.
     pub(super) fn backfill_run_ended(&mut self, id: BackfillId, state: RunState) {
-        self.state.backfills.update(&id, |row| {
+        self.change_backfill(id, |row| {
             row.counts.active = row.counts.active.saturating_sub(1);
             match state {
                 RunState::Success => row.counts.success += 1,
@@ -205,7 +214,7 @@ impl Step<'_> {
     }
 
     fn end_backfill_if_done(&mut self, id: BackfillId) {
-        let now = self.now();
+        let (now, index) = (self.now(), self.state.index);
         self.state.backfills.update(&id, |row| {
             let is_done = row.counts.waiting == 0 && row.counts.active == 0 && row.cursor.is_none();
             let state = match row.state {
@@ -223,6 +232,7 @@ impl Step<'_> {
             };
             row.state = state;
             row.ended_at = Some(now);
+            row.changed = index;
         });
     }
 
@@ -241,7 +251,7 @@ impl Step<'_> {
         if row.state != from && row.state != to {
             return Err(conflict(Thing::Backfill(id), "it is over or being cancelled", "create a new one"));
         }
-        self.state.backfills.update(&id, |row| row.state = to);
+        self.change_backfill(id, |row| row.state = to);
         self.backfills.insert(id);
         Ok(Answer::Done)
     }
@@ -252,7 +262,7 @@ impl Step<'_> {
         if row.ended_at.is_some() {
             return Err(conflict(Thing::Backfill(id), "it is over already", "see `matins backfill get`"));
         }
-        self.state.backfills.update(&id, |row| {
+        self.change_backfill(id, |row| {
             row.state = BackfillState::Stopping;
             row.cursor = None;
         });
@@ -269,7 +279,7 @@ impl Step<'_> {
         for key in keys {
             self.state.backfill_ticks.remove(&key);
         }
-        self.state.backfills.update(&id, |row| {
+        self.change_backfill(id, |row| {
             row.counts.cancelled += core::mem::take(&mut row.counts.waiting);
         });
     }

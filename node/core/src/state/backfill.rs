@@ -4,7 +4,7 @@ use alloc::string::String;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::ScheduleId;
+use crate::id::{LogIndex, ScheduleId};
 use crate::ir::Json;
 use crate::time::Timestamp;
 
@@ -37,6 +37,8 @@ pub struct BackfillRow {
     pub created_at: Timestamp,
     /// When it was over.
     pub ended_at: Option<Timestamp>,
+    /// The entry that changed it last.
+    pub changed: LogIndex,
 }
 
 /// Where a backfill stands.

@@ -90,6 +90,14 @@ async fn a_blob_is_on_a_majority_and_comes_to_who_asks() {
     assert!(matches!(late.get_blob(unknown).await, Err(BlobError::Lost(lost)) if lost == unknown));
 }
 
+/// DESIGN 5: a log has 256 MiB, and is a blob as a whole; peers must take far more than a workflow's files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_may_be_larger_than_the_files_of_a_workflow() {
+    let cluster = Cluster::of(3).await;
+    let bytes = Bytes::from(vec![7; 65 << 20]);
+    cluster.leader().await.consensus.put_blob(bytes).await.unwrap();
+}
+
 /// PROTOCOL 6.4: without a majority a blob may not be named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blob_without_a_majority_is_not_stored() {

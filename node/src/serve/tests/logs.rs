@@ -64,3 +64,25 @@ async fn a_log_that_cannot_be_reached_is_said_to_be_so() {
     assert_eq!(reason(&world.logs().read(bad).await.unwrap_err()).0, "TASK_NOT_FOUND");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_log_that_was_cut_says_so_before_it_ends() {
+    let world = printed().await;
+    world.alone.logs.lock().unwrap().values_mut().for_each(|pieces| {
+        let note =
+            LogPiece { position: 99, stream: LogStream::Note, text: "dropped".into(), ..pieces[0].clone() };
+        pieces.push(note);
+    });
+    let ask = ReadLogsRequest { run: "run-1".into(), ..Default::default() };
+    for ask in [ask.clone(), ReadLogsRequest { tail: Some(1), ..ask }] {
+        let messages = read(&world, ask).await;
+        let notices = messages.iter().filter_map(|message| message.notice.as_ref());
+        // The attempt runs, so that its log has no end yet.
+        assert_eq!(
+            notices.map(matins_proto::v1::LogNotice::kind).collect::<Vec<_>>(),
+            [Kind::Dropped, Kind::Unspecified]
+        );
+        assert_eq!(lines(&messages).last().map(String::as_str), Some("three"));
+    }
+    world.stop().await;
+}

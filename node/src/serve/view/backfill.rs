@@ -39,7 +39,7 @@ pub(crate) fn backfill(id: BackfillId, row: &BackfillRow) -> Backfill {
             left_alone: counts.left_alone,
             counted: row.cursor.is_none(),
         }),
-        changed_index: 0,
+        changed_index: row.changed.0,
     }
 }
 

@@ -142,6 +142,26 @@ fn past(tick: Timestamp, failed: Option<matins_core::id::RunId>) -> StateReason 
     }
 }
 
+/// Why a task waits, if it is for a person to retry a run of its past (LANGUAGE 1.25).
+pub(crate) fn past_failed(state: &TaskState) -> Option<StateReason> {
+    match state {
+        TaskState::WaitingForPast { tick, failed: Some(run) } => Some(past(*tick, Some(*run))),
+        TaskState::WaitingForPast { failed: None, .. }
+        | TaskState::Waiting
+        | TaskState::Deciding
+        | TaskState::Queued
+        | TaskState::Expanded
+        | TaskState::Running { .. }
+        | TaskState::Stopping { .. }
+        | TaskState::Retrying { .. }
+        | TaskState::Success
+        | TaskState::Failed(_)
+        | TaskState::UpstreamFailed
+        | TaskState::Skipped(_)
+        | TaskState::Cancelled => None,
+    }
+}
+
 fn items(fan_out: &FanOut) -> String {
     format!("{} of {} items have ended", fan_out.items - fan_out.open(), fan_out.items)
 }
@@ -196,9 +216,14 @@ fn held_back(id: TaskId, state: &State) -> Option<StateReason> {
             reason("pool", format!("pool `{pool}` is full ({used} of {slots} slots)"))
         }
         LimitId::Slots(labels) if labels.is_empty() => reason("slots", "no live executor has a free slot"),
-        LimitId::Slots(labels) => {
-            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            reason("slots", format!("no live executor with {} has a free slot", labels.join(", ")))
+        LimitId::Slots(wanted) => {
+            let labels: Vec<String> = wanted.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let labels_said = labels.join(", ");
+            if state.executors.iter().any(|(_, row)| row.matches(wanted)) {
+                reason("slots", format!("no live executor with {labels_said} has a free slot"))
+            } else {
+                reason("labels", format!("no executor has {labels_said}"))
+            }
         }
     })
 }

@@ -8,7 +8,7 @@ use matins_core::id::{RunId, TaskId};
 use matins_core::state::{RunOrigin, RunRow, RunState};
 use matins_proto::v1::{Run, TaskCounts, run, run_origin};
 
-use super::reason::of_run;
+use super::reason::{of_run, past_failed};
 use super::task::{Detail, TaskViews, count, json};
 use super::wire_time;
 
@@ -16,9 +16,12 @@ use super::wire_time;
 pub(crate) fn live_summary(id: RunId, row: &RunRow, state: &State) -> Run {
     let mut counts = TaskCounts::default();
     let places = state.definition_of(id).map_or(0, |row| row.workflow.tasks.len()) as u16;
+    let mut held = None;
     for task in 0..places {
         if let Some(row) = state.tasks.get(&TaskId { run: id, task, item: None }) {
             count(&mut counts, &row.state);
+            // A wait for a person is shown in every list (LANGUAGE 1.25).
+            held = held.or_else(|| past_failed(&row.state));
         }
     }
     let kept = row.transitions.min(state.cluster.settings.transitions_max);
@@ -27,7 +30,9 @@ pub(crate) fn live_summary(id: RunId, row: &RunRow, state: &State) -> Run {
         Some(last) if kept == row.transitions => last.index,
         Some(_) | None => state.index,
     };
-    Run { task_counts: Some(counts), changed_index: changed.0, ..head(id, row, state) }
+    let head = head(id, row, state);
+    let reason = head.reason.clone().or(held);
+    Run { task_counts: Some(counts), changed_index: changed.0, reason, ..head }
 }
 
 /// A run of history as a line of a list.

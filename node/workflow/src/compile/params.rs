@@ -13,7 +13,7 @@ use crate::calendar::Zone;
 use crate::diagnostic::{Reporter, did_you_mean};
 use crate::params::{check_value, has_order, typed, whole_pattern};
 use crate::template::names::{ItemUse, Names};
-use crate::yaml::{Node, Value};
+use crate::yaml::{Node, Style, Value};
 
 const KINDS: &[(&str, ParamKind)] = &[
     ("string", ParamKind::String),
@@ -52,7 +52,22 @@ fn param(reporter: &mut Reporter<'_>, name: TaskName, node: &Node, zone: &Zone) 
                 .hint(format!("write `{name}: {{ type: string }}`"));
             None
         }
-        Value::Scalar(_) => short_form(reporter, name, node, zone),
+        Value::Scalar(scalar) => {
+            let is_type = KINDS.iter().any(|(word, _)| *word == scalar.text);
+            if is_type && scalar.style == Style::Plain {
+                let text = &scalar.text;
+                reporter
+                    .warning(
+                        node.span,
+                        "type-as-default",
+                        format!("the default of {what} is the text `{text}`"),
+                    )
+                    .hint(format!(
+                        "for the type write `{name}: {{ type: {text} }}`, for the text put it in quotes"
+                    ));
+            }
+            short_form(reporter, name, node, zone)
+        }
         Value::List(_) => {
             reporter
                 .error(node.span, "wrong-type", format!("{what} takes a default value or a map of keys"))

@@ -95,8 +95,13 @@ fn plan(
             .map_err(|error| ApiError::bad_field(field, error.to_string()).hint(error.hint))
     };
     let from = time("from", &request.from)?.first();
+    let asked_to = time("to", &request.to)?.last();
+    if from > asked_to {
+        return Err(ApiError::bad_field("to", format!("`{}` is before `{}`", request.to, request.from))
+            .hint("swap them: `from` is the older end, whatever the order of the runs"));
+    }
     // Ticks that are not decided yet are the schedule's own (PROTOCOL 3.4).
-    let to = time("to", &request.to)?.last().min(row.mark);
+    let to = asked_to.min(row.mark);
     if from > to {
         return Err(ApiError::new(
             Reason::BadArgument,

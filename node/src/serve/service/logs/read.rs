@@ -261,6 +261,11 @@ impl Current {
             let wait = if lines.is_empty() { QUIET_MAX } else { Duration::from_millis(20) };
             let piece = match tokio::time::timeout(wait, self.pieces.next()).await {
                 Err(_) => break,
+                // That the rest was dropped stands at the very end of a log: it is told before the end is.
+                Ok(None) if self.is_dropped => {
+                    self.pieces = stream::empty().boxed();
+                    break;
+                }
                 Ok(None) => {
                     let rest = self.lines.finish();
                     self.take(rest, (ask, since), &mut lines);

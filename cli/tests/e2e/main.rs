@@ -11,4 +11,5 @@ mod frozen;
 mod logs;
 mod one_node;
 mod power_off;
+mod snapshot;
 mod three_nodes;

@@ -1,6 +1,7 @@
 //! What a person does wrong, or a disk: a node that cannot work says why, leaves with a code, and harms nobody.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, thread};
 
@@ -69,8 +70,10 @@ fn a_data_directory_that_cannot_be_written_is_named() {
     let folder = cluster.folder.path().join("read-only");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
-    if fs::write(folder.join("probe"), "").is_ok() {
-        eprintln!("skipped: this user may write where nobody may");
+    // The mode of a folder does not bind root; a disk that is mounted so does.
+    let disk = if fs::write(folder.join("probe"), "").is_ok() { Disk::mount(&folder, "ro") } else { None };
+    if disk.is_none() && fs::write(folder.join("probe"), "").is_ok() {
+        eprintln!("skipped: this user may write everywhere, and may not mount");
         return;
     }
     let said = leaves(&cluster, folder.to_str().unwrap(), "127.0.0.1:0", "127.0.0.1:0");
@@ -113,11 +116,10 @@ fn a_full_disk_is_named_and_loses_nothing() {
     cluster.nodes[0].kill();
     let folder = cluster.nodes[0].data_dir.clone();
     fs::create_dir_all(&folder).unwrap();
-    let Some(_disk) = Disk::mount(&folder) else {
+    let Some(_disk) = Disk::mount(&folder, &format!("size={}", Disk::BYTES)) else {
         eprintln!("skipped: this user may not mount");
         return;
     };
-    let _ = fs::read_dir(&folder);
     cluster.nodes[0].up();
     cluster.until("it answers", || cluster.status(0).is_some());
     cluster.ask(&["cluster", "init"]).well();
@@ -153,15 +155,14 @@ fn a_full_disk_is_named_and_loses_nothing() {
 }
 
 /// A small disk of its own at a folder, gone when dropped.
-struct Disk(std::path::PathBuf);
+struct Disk(PathBuf);
 
 impl Disk {
     const BYTES: usize = 48 << 20;
 
-    fn mount(at: &std::path::Path) -> Option<Self> {
-        let size = format!("size={}", Self::BYTES);
+    fn mount(at: &Path, options: &str) -> Option<Self> {
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).stderr(Stdio::null());
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).stderr(Stdio::null());
         let is_done = mount.status().is_ok_and(|status| status.success());
         is_done.then(|| Self(at.to_owned()))
     }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+mod processes;
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -40,6 +42,14 @@ pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
+}
+
+impl Drop for Cluster {
+    /// Nodes first, so that nothing starts anew; then supervisors and tasks, which outlive a node on purpose.
+    fn drop(&mut self) {
+        self.nodes.iter_mut().for_each(Node::kill);
+        processes::end_all_of(self.folder.path());
+    }
 }
 
 impl Cluster {
@@ -123,12 +133,105 @@ impl Cluster {
     }
 
     /// Waits until something is so; fails with what the nodes logged if it never is.
+    #[track_caller]
     pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let deadline = Instant::now() + DEADLINE;
+        self.until_within(DEADLINE, what, is_so);
+    }
+
+    /// As [`Self::until`], with a promise of its own about how long it takes.
+    #[track_caller]
+    pub(crate) fn until_within(&self, most: Duration, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + most;
         while !is_so() {
-            assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}\n{}", self.logs());
+            assert!(Instant::now() < deadline, "not within {most:?}: {what}\n{}", self.logs());
             sleep(PAUSE);
         }
+    }
+
+    /// Waits until a node has ended by itself.
+    #[track_caller]
+    pub(crate) fn until_left(&mut self, at: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.nodes[at].has_left() {
+            assert!(Instant::now() < deadline, "node {at} did not leave\n{}", self.logs());
+            sleep(PAUSE);
+        }
+    }
+
+    /// Registers workflows, written as one file.
+    #[track_caller]
+    pub(crate) fn apply(&self, source: &str) {
+        let path = self.folder.path().join("test.matins.yaml");
+        fs::write(&path, source).expect("the folder is there");
+        self.ask(&["apply", path.to_str().expect("the path is plain")]).well();
+    }
+
+    /// Starts a run and gives its id.
+    #[track_caller]
+    pub(crate) fn begin(&self, args: &[&str]) -> String {
+        self.ask(&[&["start"], args].concat()).well().out.trim().to_owned()
+    }
+
+    /// A run, or one task of it, as it is now.
+    #[track_caller]
+    pub(crate) fn get(&self, what: &str) -> serde_json::Value {
+        self.json(&["run", "get", what])
+    }
+
+    /// Waits until a run or a task is in this state.
+    #[track_caller]
+    pub(crate) fn until_state(&self, what: &str, state: &str) {
+        self.until(&format!("{what} is {state}"), || self.get(what)["state"] == state);
+    }
+
+    /// Waits until a task of a run has an attempt with a process, and tells by which fence.
+    #[track_caller]
+    pub(crate) fn until_started(&self, task: &str) -> u64 {
+        let fence = || {
+            let task = self.get(task);
+            (task["state"] == "running").then(|| fence_of(&task, attempt_states(&task).len() - 1))
+        };
+        self.until(&format!("{task} has started"), || fence().is_some_and(|fence| self.has_process(fence)));
+        fence().expect("it was running a moment ago")
+    }
+
+    /// Waits until a node's executor is in this state, as `executor list` says it.
+    #[track_caller]
+    pub(crate) fn until_executor(&self, at: usize, state: &str) {
+        let name = &self.nodes[at].name;
+        let is_so = || {
+            let list = self.json(&["executor", "list"]);
+            list.as_array()
+                .is_some_and(|all| all.iter().any(|it| it["name"] == **name && it["state"] == state))
+        };
+        self.until(&format!("executor {name} is {state}"), is_so);
+    }
+
+    /// Starts a run of a workflow with the task `work` on this node, though others are there too.
+    #[track_caller]
+    pub(crate) fn begin_on(&self, at: usize, args: &[&str]) -> String {
+        (0..self.nodes.len()).for_each(|at| self.until_executor(at, "ready"));
+        let others = || self.nodes.iter().enumerate().filter(move |(other, _)| *other != at);
+        others().for_each(|(_, node)| drop(self.ask(&["executor", "drain", &node.name]).well()));
+        let run = self.begin(args);
+        let task = format!("{run}/work");
+        self.until_started(&task);
+        assert_eq!(self.get(&task)["attempts"][0]["executorName"], *self.nodes[at].name);
+        others().for_each(|(_, node)| drop(self.ask(&["executor", "undrain", &node.name]).well()));
+        run
+    }
+
+    /// Whether a process of the attempt with this fence is alive, on any node.
+    pub(crate) fn has_process(&self, fence: u64) -> bool {
+        processes::with_fence(self.folder.path(), fence)
+    }
+
+    /// A call of the command line that goes on beside the test.
+    pub(crate) fn ask_beside(&self, endpoint: &str, args: &[&str], output: &Path) -> Child {
+        let output = File::create(output).expect("the folder is there");
+        let mut command = command();
+        command.args(["--endpoint", endpoint]).args(args).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(output).spawn().expect("the binary can be started")
     }
 
     /// The last lines that each node logged.
@@ -148,7 +251,7 @@ impl Node {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.data_dir.with_extension("log")
     }
 
@@ -180,6 +283,16 @@ impl Node {
         if let Some(mut child) = self.child.take() {
             child.wait().expect("it is our child");
         }
+    }
+
+    /// Whether it has ended by itself. It is down then.
+    pub(crate) fn has_left(&mut self) -> bool {
+        let has_left =
+            self.child.as_mut().is_some_and(|child| child.try_wait().expect("it is our child").is_some());
+        if has_left {
+            self.child = None;
+        }
+        has_left
     }
 
     /// Sends a signal, such as STOP and CONT.
@@ -216,8 +329,21 @@ impl From<Output> for Said {
     }
 }
 
+/// The fence of an attempt, by its place.
+#[track_caller]
+pub(crate) fn fence_of(task: &serde_json::Value, at: usize) -> u64 {
+    let fence = task["attempts"][at]["fence"].as_str().and_then(|fence| fence.parse().ok());
+    fence.unwrap_or_else(|| panic!("attempt {at} has no fence: {task}"))
+}
+
+/// How the attempts of a task stand, in order.
+pub(crate) fn attempt_states(task: &serde_json::Value) -> Vec<&str> {
+    let attempts = task["attempts"].as_array().map_or(&[][..], Vec::as_slice);
+    attempts.iter().map(|attempt| attempt["state"].as_str().unwrap_or("none")).collect()
+}
+
 /// The binary, without anything of the environment that could change what it does.
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_matins")));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MATINS_") {

@@ -27,7 +27,7 @@ use crate::raft::{AppliedEntry, BlobError, Consensus, LeaderView, Subscription, 
 
 /// Messages of streams that wait for the leader. Beyond it their streams wait.
 const INPUTS_MAX: usize = 1_024;
-/// Entries since a checkpoint that stand for 64 MiB of log: the bound that purges go by too (PROTOCOL 6.8).
+/// So many entries since a checkpoint count as 64 MiB of log, however small: the bound that purges go by too (PROTOCOL 6.8).
 const CHECKPOINT_ENTRIES: u64 = 100_000;
 /// Before a blob that cannot be had now is asked for again.
 const BLOB_AGAIN: Duration = Duration::from_millis(500);
@@ -198,11 +198,12 @@ impl Shell {
         let state = self.consensus.state();
         let checkpoint = state.cluster.checkpoint.as_ref().map_or(0, |row| row.index);
         let is_long = state.index.0 - checkpoint.min(state.index.0) >= CHECKPOINT_ENTRIES;
+        let log_bytes = self.consensus.log_bytes_after(checkpoint);
         Outside {
             history: &self.past,
             resolve: &Params,
             durable_block: reign.durable_block,
-            log_bytes: if is_long { super::timers::CHECKPOINT_LOG_BYTES } else { 0 },
+            log_bytes: if is_long { super::timers::CHECKPOINT_LOG_BYTES } else { log_bytes },
             readings: self.time.peek_readings(),
             quorum: self.consensus.last_quorum_round(),
         }

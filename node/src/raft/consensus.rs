@@ -220,6 +220,11 @@ impl Consensus {
         self.inner.leader.subscribe()
     }
 
+    /// The bytes of this node's log after an index. Looks at segments, not at records.
+    pub fn log_bytes_after(&self, index: u64) -> u64 {
+        self.inner.log.store().bytes_from(index + 1)
+    }
+
     /// The boot-time clock *before* the last successful quorum round began: the anchor of leases (PROTOCOL 5.3). `None`
     /// while this node is not a ready leader. At rest it is up to 300 ms old; `quorum_round` makes a new one.
     pub fn last_quorum_round(&self) -> Option<BootTime> {

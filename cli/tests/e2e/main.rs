@@ -1,0 +1,15 @@
+//! End-to-end tests: real nodes, real tasks, real deaths, all through the command line. One binary, so that a test run
+//! on a small machine starts only as many clusters at once as it has cores.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod backfill;
+mod bad_days;
+mod bad_tasks;
+mod frozen;
+mod logs;
+mod one_node;
+mod power_off;
+mod snapshot;
+mod three_nodes;

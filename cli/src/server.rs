@@ -25,8 +25,9 @@ use crate::run::parse_span;
 /// Begins the names of all settings in the environment.
 const PREFIX: &str = "MATINS_NODE_";
 
-/// One line per change of state; openraft tells each of its steps at `info`.
-const LOG_DEFAULT: &str = "info,openraft=warn";
+/// One line per change of state. openraft tells each of its steps at `info`, and while a node is down an error for every try to
+/// reach it; what matters of that `raft` says itself.
+const LOG_DEFAULT: &str = "info,openraft=off";
 
 /// Run one node: a voter of the cluster, its API, and an executor
 ///
@@ -118,7 +119,7 @@ pub(crate) struct Layer {
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX", hide_env_values = true)]
     election_max: Option<Span>,
 
-    /// What is logged, as in `info` or `matins_node=debug,warn` [default: info,openraft=warn]
+    /// What is logged, as in `info` or `matins_node=debug,warn` [default: info,openraft=off]
     #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG", hide_env_values = true)]
     log: Option<String>,
 

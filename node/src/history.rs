@@ -24,7 +24,9 @@ use crate::store::StoreError;
 use crate::store::history::{Filter, History as Index, IndexedRun, Order, Page, PageToken};
 
 /// Before a block that could not be read is asked for again.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// So often it is tried before the log says that it cannot be had.
+const TRIES_PER_WARNING: u32 = 10;
 
 /// Runs that one question to the index gives at most.
 const PAGE: usize = 1_000;
@@ -93,8 +95,14 @@ impl History {
             let state = states.borrow_and_update().clone();
             let from = self.indexed.load(Ordering::Relaxed) + 1;
             for (number, row) in state.blocks.range(from..) {
+                let mut tries = 0;
                 while let Err(error) = self.add(row.digest).await {
-                    tracing::warn!(block = %row.digest, error = %error_chain(&error), "cannot index a block of history yet");
+                    tries += 1;
+                    // The block itself may still be on its way to this node's disk: that is nothing to worry about.
+                    if tries % TRIES_PER_WARNING == 0 {
+                        let error = error_chain(&error);
+                        tracing::warn!(block = %row.digest, error, "cannot index a block of history yet");
+                    }
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
                 self.indexed.store(*number, Ordering::Relaxed);

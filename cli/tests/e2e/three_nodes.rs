@@ -38,6 +38,14 @@ fn a_dead_leader_is_replaced_and_its_tasks_run_elsewhere() {
     assert!(took < FAILOVER_MAX, "the next command took {took:?}");
     cluster.ask(&["wait", next.out.trim(), "--timeout", "10s"]).well();
 
+    // Whichever node is asked, the one that leads or the other, knows who is there.
+    for at in (0..3).filter(|at| *at != leader) {
+        let status = cluster.status(at).expect("a living node answers");
+        let nodes = status["nodes"].as_array().expect("it names the nodes");
+        let reachable = nodes.iter().filter(|node| node["reachable"] == true).count();
+        assert_eq!(reachable, 2, "{status:#}");
+    }
+
     let left = ELSEWHERE_MAX.saturating_sub(killed.elapsed());
     cluster.until_within(left, "the task ran elsewhere", || cluster.get(&run)["state"] == "success");
     let work = cluster.get(&format!("{run}/work"));

@@ -136,6 +136,10 @@ impl Cluster for ClusterDoor {
         self.consensus.states()
     }
 
+    async fn look_around(&self) {
+        self.consensus.ask_members().await;
+    }
+
     fn status(&self) -> ClusterView {
         let members = self.consensus.members();
         let voters = members.voters();

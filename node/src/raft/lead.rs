@@ -15,7 +15,7 @@ use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{ClockReading, boot_time, wall_time};
-use super::consensus::{Inner, LeaderView};
+use super::consensus::{Consensus, Inner, LeaderView};
 use super::types::{Members, PeerStatus, Vote};
 use super::wire;
 
@@ -143,11 +143,8 @@ async fn keep_statuses(inner: Arc<Inner>, lead: CancellationToken) {
 
 /// Asks all members how they are, and gives the voters' clocks to the one who keeps leader time.
 async fn ask_all(inner: &Arc<Inner>) {
-    let members = inner.members();
-    let asked = members.nodes.iter().filter(|(node, _)| **node != inner.node);
-    let answers = join_all(asked.map(|(_, member)| ask(inner, &member.cluster_address))).await;
-    let peers: Vec<(BootTime, PeerStatus)> = answers.into_iter().flatten().collect();
-    let voters = members.voters();
+    let peers = ask_members(inner).await;
+    let voters = inner.members().voters();
     let own = ClockReading { node: inner.node, wall: wall_time(), asked_at: boot_time() };
     let others = peers.iter().map(|(asked_at, status)| ClockReading {
         node: status.node,
@@ -158,6 +155,25 @@ async fn ask_all(inner: &Arc<Inner>) {
         std::iter::once(own).chain(others).filter(|reading| voters.contains(&reading.node)).collect();
     inner.clock.observe(voters.len(), &readings);
     inner.peers.send_replace(peers);
+}
+
+/// What the other members say of themselves; who does not answer is missing.
+async fn ask_members(inner: &Inner) -> Vec<(BootTime, PeerStatus)> {
+    let members = inner.members();
+    let asked = members.nodes.iter().filter(|(node, _)| **node != inner.node);
+    let answers = join_all(asked.map(|(_, member)| ask(inner, &member.cluster_address))).await;
+    answers.into_iter().flatten().collect()
+}
+
+impl Consensus {
+    /// Asks the other members how they are, for a person who looks at a node that does not lead: a leader asks once a
+    /// second anyhow. `peers` has the answers afterwards.
+    pub async fn ask_members(&self) {
+        if self.leader().borrow().leading.is_none() {
+            let peers = ask_members(self.inner()).await;
+            self.inner().peers.send_replace(peers);
+        }
+    }
 }
 
 /// What the node at `address` says of itself, and when it was asked.

@@ -99,6 +99,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// The newest state that this node has applied, to read and to wait on.
     fn states(&self) -> watch::Receiver<Arc<State>>;
 
+    /// Brings what `status` tells of other nodes up to date.
+    async fn look_around(&self);
+
     /// How this node sees the cluster.
     fn status(&self) -> ClusterView;
 

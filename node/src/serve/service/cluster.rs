@@ -80,6 +80,7 @@ impl Cluster for ClusterService {
     }
 
     async fn status(&self, _: Request<ClusterStatusRequest>) -> Answer<ClusterStatusResponse> {
+        self.api.cluster.look_around().await;
         let view = self.api.cluster.status();
         let state = self.api.state();
         Ok(Response::new(status(&self.api, &view, &state)))

@@ -178,6 +178,8 @@ impl Cluster for Alone {
         self.states.subscribe()
     }
 
+    async fn look_around(&self) {}
+
     fn status(&self) -> ClusterView {
         let member = MemberView { node: NODE, name: "alone".into(), is_voter: true, ..MemberView::default() };
         ClusterView { node: NODE, leader: Some(NODE), members: vec![member], ..ClusterView::default() }

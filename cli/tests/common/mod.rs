@@ -268,6 +268,7 @@ impl Node {
             .arg(&self.data_dir)
             .args(["--name", &self.name, "--listen", &self.endpoint()])
             .args(["--cluster-listen", &format!("127.0.0.1:{}", self.cluster_port)])
+            .env("MATINS_TEST_WALL_CLOCK", self.wall_clock())
             // It must not outlive the test, however that ends.
             .arg("--tied")
             .stdin(Stdio::piped())
@@ -275,6 +276,16 @@ impl Node {
             .stderr(log)
             .spawn();
         self.child = Some(child.expect("the binary can be started"));
+    }
+
+    /// Holds how far its wall clock is set off, in milliseconds; without the file it is right.
+    fn wall_clock(&self) -> PathBuf {
+        self.data_dir.with_extension("clock")
+    }
+
+    /// Sets its wall clock off.
+    pub(crate) fn set_clock(&self, ahead: Duration) {
+        fs::write(self.wall_clock(), ahead.as_millis().to_string()).expect("the folder is there");
     }
 
     /// Ends it as a power cut would.

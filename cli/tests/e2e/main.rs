@@ -7,6 +7,7 @@ mod common;
 mod backfill;
 mod bad_days;
 mod bad_tasks;
+mod clocks;
 mod frozen;
 mod logs;
 mod one_node;

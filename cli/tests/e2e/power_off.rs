@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::common::{Cluster, Node};
 
-const EVERY_SECOND: &str = r#"
+pub(super) const EVERY_SECOND: &str = r#"
 workflow: heartbeat
 schedules:
   second:
@@ -26,7 +26,7 @@ tasks:
 "#;
 
 /// The runs of the schedule: logical time in seconds, and how many there are for it.
-fn ticks(cluster: &Cluster) -> BTreeMap<i64, usize> {
+pub(super) fn ticks(cluster: &Cluster) -> BTreeMap<i64, usize> {
     let runs = cluster.json(&["run", "list", "heartbeat", "--limit", "1000", "--filter", "origin=schedule"]);
     let mut ticks = BTreeMap::new();
     for run in runs.as_array().expect("a list is an array") {
@@ -39,7 +39,7 @@ fn ticks(cluster: &Cluster) -> BTreeMap<i64, usize> {
 
 /// Every second between the first and the last has one run.
 #[track_caller]
-fn assert_whole(ticks: &BTreeMap<i64, usize>) {
+pub(super) fn assert_whole(ticks: &BTreeMap<i64, usize>) {
     let (first, last) = (*ticks.keys().next().expect("some"), *ticks.keys().last().expect("some"));
     let missed: Vec<i64> = (first..=last).filter(|at| !ticks.contains_key(at)).collect();
     let doubled: Vec<&i64> = ticks.iter().filter(|(_, runs)| **runs != 1).map(|(at, _)| at).collect();

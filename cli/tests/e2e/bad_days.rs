@@ -59,6 +59,17 @@ fn a_data_directory_has_one_node() {
 }
 
 #[test]
+fn a_copied_data_directory_makes_no_second_node_of_one_id() {
+    let cluster = Cluster::start(1);
+    let copy = cluster.folder.path().join("copy");
+    let copied = Command::new("cp").arg("-a").arg(&cluster.nodes[0].data_dir).arg(&copy).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let said = leaves(&cluster, copy.to_str().unwrap(), "127.0.0.1:0", "127.0.0.1:0");
+    assert_says(&said, &["runs already", "a copy of its own"]);
+    cluster.ask(&["cluster", "status"]).well();
+}
+
+#[test]
 fn a_data_directory_that_cannot_be_written_is_named() {
     let cluster = Cluster::waiting(0);
     let file = cluster.folder.path().join("file");

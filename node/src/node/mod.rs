@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use matins_core::command::{Command, Proposal};
-use matins_core::id::{Digest, Fence};
+use matins_core::id::{Digest, Fence, NodeId};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::state::{LogPlace, Settings};
 use matins_core::time::Millis;
@@ -59,6 +59,14 @@ pub enum NodeError {
     /// Consensus did not start.
     #[error(transparent)]
     Consensus(#[from] StartError),
+    /// Another process runs under this node's id.
+    #[error("{node} runs already, and answers at {address}: this data directory is a copy of its own")]
+    Twin {
+        /// The node.
+        node: NodeId,
+        /// Where it answers.
+        address: String,
+    },
     /// The index of history does not open.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -105,6 +113,11 @@ impl Node {
             on_exit: Arc::new(exit_process),
         };
         let consensus = Consensus::start(start, clock.clone()).await?;
+        if let Some(address) = consensus.find_twin().await {
+            let node = consensus.node();
+            consensus.stop().await;
+            return Err(NodeError::Twin { node, address });
+        }
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         let blobs = Arc::new(BlobDoor { consensus: consensus.clone() });
         let folder = config.data_dir.join("history");

@@ -174,6 +174,18 @@ impl Consensus {
             self.inner().peers.send_replace(peers);
         }
     }
+
+    /// Where another process answers under this node's id: its data directory was copied while it ran. Two executors of
+    /// one id would take each other's tasks for lost, so a node that finds a twin must not go on.
+    pub async fn find_twin(&self) -> Option<String> {
+        let members = self.inner().members();
+        let known = &members.nodes.get(&self.node())?.cluster_address;
+        if *known == self.inner().member.cluster_address {
+            return None;
+        }
+        let (_, status) = ask(self.inner(), known).await?;
+        (status.node == self.node()).then(|| known.clone())
+    }
 }
 
 /// What the node at `address` says of itself, and when it was asked.

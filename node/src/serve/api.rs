@@ -23,6 +23,8 @@ use super::recent::Recent;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Ticks that are due are fired before a command that waits for them (PROTOCOL 3.5): it is asked again for so long.
 const TICKS_DUE_WITHIN: Duration = Duration::from_secs(5);
+/// History that is still on its way to this node is waited for so long.
+const HISTORY_WITHIN: Duration = Duration::from_secs(8);
 /// The first pause before a command is asked again; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// The longest such pause.
@@ -182,10 +184,24 @@ impl Api {
         if state.runs.contains(&run) {
             return Ok(Found::Live(run));
         }
-        let retired = self.history.run(run).await?;
-        retired
-            .map(|run| Found::Retired(Box::new(run)))
-            .ok_or_else(|| ApiError::not_found(Reason::RunNotFound, "run", &run.to_string()))
+        // A number that was given out and is not in the state is in history, which may still be on its way to this node.
+        let was_made = run.0 <= state.cluster.counters.run;
+        let deadline = tokio::time::Instant::now() + HISTORY_WITHIN;
+        loop {
+            // Asked before the look, so that what comes in between is not taken for missing.
+            let is_incomplete = self.history.is_incomplete();
+            if let Some(retired) = self.history.run(run).await? {
+                return Ok(Found::Retired(Box::new(retired)));
+            }
+            if !was_made || !is_incomplete {
+                return Err(ApiError::not_found(Reason::RunNotFound, "run", &run.to_string()));
+            }
+            if tokio::time::Instant::now() > deadline {
+                let text = format!("{run} is in history, of which this node does not have all yet");
+                return Err(ApiError::new(Reason::NotReady, text).hint("ask another node, or try again soon"));
+            }
+            tokio::time::sleep(PAUSE_MAX).await;
+        }
     }
 
     /// Waits until this node has applied what was committed at `index`, so that an answer can show it. A node that does not get

@@ -169,8 +169,15 @@ impl History {
         limit: usize,
     ) -> Result<Vec<RetiredRun>, HistoryError> {
         let mut runs = Vec::new();
+        // Neighbours in a list are mostly neighbours in a block, which is read and verified as a whole: once is enough.
+        let mut newest: Option<(Digest, Bytes)> = None;
         for found in self.index.before(before.0, workflow, limit)? {
-            runs.push(self.load(&found).await?);
+            let bytes = match newest.take() {
+                Some((digest, bytes)) if digest == found.block => bytes,
+                Some(_) | None => self.read(found.block).await?,
+            };
+            runs.push(run_in(&bytes, &found)?);
+            newest = Some((found.block, bytes));
         }
         Ok(runs)
     }
@@ -191,7 +198,9 @@ impl History {
         let (mut runs, mut after) = (Vec::new(), None);
         loop {
             let page = self.index.scan(&filter, after, Order::OldestFirst, PAGE)?;
-            runs.extend(page.runs.iter().map(past_run));
+            for run in &page.runs {
+                runs.push(past_run(run)?);
+            }
             after = page.next;
             if after.is_none() {
                 return Ok(runs);
@@ -200,21 +209,24 @@ impl History {
     }
 
     async fn load(&self, found: &IndexedRun) -> Result<RetiredRun, HistoryError> {
-        let bytes = self.read(found.block).await?;
-        let place = found.offset as usize..found.offset as usize + found.length as usize;
-        let run = bytes.get(place).and_then(RetiredRun::decode).filter(|run| run.id.0 == found.run);
-        run.ok_or(HistoryError::Damaged { digest: found.block, run: RunId(found.run) })
+        run_in(&self.read(found.block).await?, found)
     }
 }
 
-fn past_run(run: &IndexedRun) -> PastRun {
-    let state = match run.state.as_str() {
-        "success" => RunState::Success,
-        "cancelled" => RunState::Cancelled,
-        // A finished run has no other states.
-        _ => RunState::Failed,
-    };
-    PastRun { run: RunId(run.run), logical_time: Timestamp::from_millis(run.logical_time), state }
+/// A run at the place in its block that the index names.
+fn run_in(block: &[u8], found: &IndexedRun) -> Result<RetiredRun, HistoryError> {
+    let place = found.offset as usize..found.offset as usize + found.length as usize;
+    let run = block.get(place).and_then(RetiredRun::decode).filter(|run| run.id.0 == found.run);
+    run.ok_or(HistoryError::Damaged { digest: found.block, run: RunId(found.run) })
+}
+
+fn past_run(run: &IndexedRun) -> Result<PastRun, HistoryError> {
+    // A finished run has no other states.
+    let finished = [RunState::Success, RunState::Failed, RunState::Cancelled];
+    let state = finished.into_iter().find(|state| state.as_str() == run.state);
+    let id = RunId(run.run);
+    let state = state.ok_or(HistoryError::Damaged { digest: run.block, run: id })?;
+    Ok(PastRun { run: id, logical_time: Timestamp::from_millis(run.logical_time), state })
 }
 
 fn indexed(run: &RetiredRun, block: Digest, place: &std::ops::Range<usize>) -> IndexedRun {

@@ -6,10 +6,6 @@ use matins_core::time::Timestamp;
 
 use super::backfill::{History, NoHistory};
 use crate::history::History as Finished;
-use crate::store::history::{Filter, Order};
-
-/// Runs that one tick may have: retries of retries.
-const RUNS_MAX: usize = 1_000;
 
 /// The history of this node.
 pub(crate) struct Past(pub(crate) Finished);
@@ -19,22 +15,11 @@ impl Past {
         if self.0.is_incomplete() {
             return Err(NoHistory);
         }
-        let filter = Filter {
-            workflow: Some(schedule.workflow.to_string()),
-            schedule: Some(schedule.schedule.to_string()),
-            from: Some(tick.as_millis()),
-            until: Some(tick.as_millis() + 1),
-            ..Filter::default()
-        };
-        let page = self.0.scan(&filter, None, (Order::OldestFirst, RUNS_MAX)).map_err(|error| {
+        let runs = self.0.runs_at(schedule, (tick, tick)).map_err(|error| {
             tracing::warn!(%error, "history cannot be read");
             NoHistory
         })?;
-        let state = |word: &str| {
-            let all = [RunState::Success, RunState::Failed, RunState::Cancelled];
-            all.into_iter().find(|state| state.as_str() == word)
-        };
-        Ok(page.runs.iter().filter_map(|run| Some((RunId(run.run), state(&run.state)?))).collect())
+        Ok(runs.into_iter().map(|run| (run.run, run.state)).collect())
     }
 }
 

@@ -173,20 +173,7 @@ fn waits_for(id: TaskId, around: &Around<'_>) -> String {
 
 /// Names those upstream that kept a task from running.
 fn not_done(id: TaskId, around: &Around<'_>, what: &str) -> String {
-    let names = upstream(id, around, |row| match &row.state {
-        TaskState::Failed(_) | TaskState::UpstreamFailed | TaskState::Skipped(_) | TaskState::Cancelled => {
-            true
-        }
-        TaskState::Waiting
-        | TaskState::WaitingForPast { .. }
-        | TaskState::Deciding
-        | TaskState::Queued
-        | TaskState::Expanded
-        | TaskState::Running { .. }
-        | TaskState::Stopping { .. }
-        | TaskState::Retrying { .. }
-        | TaskState::Success => false,
-    });
+    let names = upstream(id, around, |row| row.state.has_ended() && row.state != TaskState::Success);
     match names.as_slice() {
         [] => "by its trigger rule".to_owned(),
         names => format!("{} {what}", names.join(", ")),

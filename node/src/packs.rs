@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::execute::LogFolder;
+use crate::raft::{AppliedEntry, Subscription};
 
 /// A pack of so many bytes is closed at once.
 const PACK_BYTES_MAX: u64 = 1 << 20;
@@ -34,16 +35,13 @@ pub trait Packs: Send + Sync + 'static {
     async fn attach(&self, logs: Vec<(Fence, LogPlace)>) -> Result<(), String>;
 }
 
-/// What the packer hears of: the effects of each entry that was applied here.
-pub type Effects = broadcast::Receiver<Arc<[Effect]>>;
-
 /// Packs the logs of one executor.
 pub struct Packer {
     executor: ExecutorId,
     logs: LogFolder,
     packs: Arc<dyn Packs>,
     states: watch::Receiver<Arc<State>>,
-    effects: Effects,
+    entries: Subscription,
     /// Ended attempts whose logs wait to be packed.
     waiting: BTreeSet<Fence>,
     bytes: u64,
@@ -56,9 +54,9 @@ impl Packer {
         executor: ExecutorId,
         logs: LogFolder,
         packs: Arc<dyn Packs>,
-        (states, effects): (watch::Receiver<Arc<State>>, Effects),
+        (states, entries): (watch::Receiver<Arc<State>>, Subscription),
     ) -> Self {
-        Self { executor, logs, packs, states, effects, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
+        Self { executor, logs, packs, states, entries, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
     }
 
     /// Packs for as long as the node lives.
@@ -68,8 +66,8 @@ impl Packer {
             let closes_at = self.closes_at.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let is_full = self.bytes >= PACK_BYTES_MAX;
             tokio::select! {
-                effects = self.effects.recv() => match effects {
-                    Ok(effects) => self.note(&effects),
+                entry = self.entries.recv() => match entry {
+                    Ok(entry) => self.note(&entry),
                     // Effects are hints: what was missed stands in the state.
                     Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_state(),
                     Err(broadcast::error::RecvError::Closed) => return,
@@ -99,13 +97,12 @@ impl Packer {
         }
     }
 
-    fn note(&mut self, effects: &[Effect]) {
-        for effect in effects {
+    fn note(&mut self, entry: &AppliedEntry) {
+        for effect in &entry.effects {
             #[expect(clippy::wildcard_enum_match_arm, reason = "a packer listens for what concerns logs")]
             match effect {
-                // The state is published before its effects are, so a log that is open is open there.
                 Effect::Ended { fence, executor }
-                    if *executor == self.executor && self.states.borrow().logs_open.contains(fence) =>
+                    if *executor == self.executor && entry.state.logs_open.contains(fence) =>
                 {
                     self.add(*fence);
                 }
@@ -152,7 +149,7 @@ impl Packer {
     async fn pack(&self, fences: &[Fence]) -> Result<(), String> {
         let (mut bytes, mut places) = (Vec::new(), Vec::new());
         for fence in fences {
-            match std::fs::read(self.logs.path(*fence)) {
+            match tokio::fs::read(self.logs.path(*fence)).await {
                 Ok(log) => {
                     places.push((*fence, Some((bytes.len() as u64, log.len() as u64))));
                     bytes.extend(log);

@@ -13,15 +13,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use matins_core::LEVEL;
 use matins_core::command::{Command, Proposal};
 use matins_core::id::{Digest, Fence, NodeId};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::state::{LogPlace, Settings};
 use matins_core::time::Millis;
-use matins_core::{Effect, LEVEL};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,8 +35,6 @@ use crate::serve::{Door, DoorLimits, serve};
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
 
-/// Effects that a slow listener may be behind.
-const EFFECTS_BEHIND_MAX: usize = 1_024;
 /// How long attaching a pack of logs may take.
 const ATTACH_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -173,7 +171,6 @@ impl Parts {
         tasks: &TaskTracker,
         stopping: &CancellationToken,
     ) {
-        let effects = forward_effects(&self.consensus, tasks, stopping);
         let (lead, leading) =
             shell::spawn(self.consensus.clone(), self.clock.clone(), self.history.clone(), stopping.clone());
         tasks.spawn(async move {
@@ -184,7 +181,7 @@ impl Parts {
         let history = self.history.clone().keep_up();
         tasks.spawn(until(stopping.clone(), history));
         if let Some(logs) = &self.own_logs {
-            let news = (self.consensus.states(), effects);
+            let news = (self.consensus.states(), self.consensus.subscribe());
             let packer = Packer::new(self.consensus.node(), logs.clone(), self.blobs, news);
             tasks.spawn(until(stopping.clone(), packer.run()));
         }
@@ -281,35 +278,6 @@ fn leader_address(
         stopping.run_until_cancelled(follow).await;
     });
     seen
-}
-
-/// The effects of each applied entry, for those who only listen for them.
-fn forward_effects(
-    consensus: &Consensus,
-    tasks: &TaskTracker,
-    stopping: &CancellationToken,
-) -> broadcast::Receiver<Arc<[Effect]>> {
-    let (sender, effects) = broadcast::channel::<Arc<[Effect]>>(EFFECTS_BEHIND_MAX);
-    let (mut applied, stopping) = (consensus.subscribe(), stopping.clone());
-    tasks.spawn(async move {
-        let forward = async {
-            loop {
-                match applied.recv().await {
-                    // Nobody listens on a node without an executor.
-                    Ok(entry) => drop(sender.send(entry.effects.clone().into())),
-                    Err(broadcast::error::RecvError::Lagged(_)) => {
-                        // More than the channel holds, so that listeners hear that they missed something.
-                        for _ in 0..=EFFECTS_BEHIND_MAX {
-                            drop(sender.send(Arc::new([])));
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return,
-                }
-            }
-        };
-        stopping.run_until_cancelled(forward).await;
-    });
-    effects
 }
 
 /// Blobs, blocks and packs: consensus behind the traits of those who need bytes by digest.

@@ -34,7 +34,7 @@ impl Packs for Sink {
 
 struct Bench {
     dir: TempDir,
-    effects: broadcast::Sender<Arc<[Effect]>>,
+    entries: broadcast::Sender<Arc<AppliedEntry>>,
     attached: mpsc::UnboundedReceiver<Vec<(Fence, LogPlace)>>,
     _states: watch::Sender<Arc<State>>,
 }
@@ -51,12 +51,23 @@ fn bench(logs: &[(u64, usize)], failures: u32) -> Bench {
         state.cluster.counters.fence = state.cluster.counters.fence.max(*fence);
     }
     let (states, seen) = watch::channel(Arc::new(state));
-    let (effects, heard) = broadcast::channel(16);
+    let (entries, heard) = broadcast::channel(16);
     let (attached, received) = mpsc::unbounded_channel();
     let packs = Arc::new(Sink { attached, failures: Mutex::new(failures) });
     let packer = Packer::new(ME, LogFolder::new(dir.path().into()), packs, (seen, heard));
     tokio::spawn(packer.run());
-    Bench { dir, effects, attached: received, _states: states }
+    Bench { dir, entries, attached: received, _states: states }
+}
+
+/// An entry that asks for one thing.
+fn entry(effect: Effect) -> Arc<AppliedEntry> {
+    Arc::new(AppliedEntry {
+        index: matins_core::id::LogIndex(1),
+        at: matins_core::time::Timestamp::ZERO,
+        answers: Vec::new(),
+        effects: vec![effect],
+        state: Arc::new(State::default()),
+    })
 }
 
 fn path(dir: &Path, fence: u64) -> std::path::PathBuf {
@@ -77,7 +88,7 @@ async fn logs_of_several_attempts_share_a_pack() {
     assert_eq!(logs, expected);
     // The executor deletes a log when its attachment is applied, not before.
     assert!(path(bench.dir.path(), 1).exists());
-    bench.effects.send(vec![Effect::LogsSettled(ME, vec![Fence(1)])].into()).expect("heard");
+    bench.entries.send(entry(Effect::LogsSettled(ME, vec![Fence(1)]))).expect("heard");
     sleep(Duration::from_millis(1)).await;
     assert!(!path(bench.dir.path(), 1).exists());
     assert!(path(bench.dir.path(), 2).exists());
@@ -112,7 +123,7 @@ async fn a_log_that_was_settled_while_the_node_was_away_is_deleted() {
     let mut state = State::default();
     state.cluster.counters.fence = 5;
     let (_states, seen) = watch::channel(Arc::new(state));
-    let (_effects, heard) = broadcast::channel(1);
+    let (_entries, heard) = broadcast::channel(1);
     let (attached, _received) = mpsc::unbounded_channel();
     let packs = Arc::new(Sink { attached, failures: Mutex::new(0) });
     let mut packer = Packer::new(ME, LogFolder::new(dir.path().into()), packs, (seen, heard));

@@ -1,51 +1,60 @@
 //! Proof of the promises of Matins: simulators, faults, checkers.
 //!
-//! So far there is `sim`, a seeded simulation of the pure core: one state, executors that die, are cut off and come
-//! back, leaders that change. Start reading at [`sim::run_seed`].
+//! Each verb is a module that fills a [`report::Report`]; what it comes to is printed here, and the exit code is 0 only
+//! if everything held and enough was exercised. Start reading at [`Verb`].
 
+mod report;
 mod sim;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use matins_core::mutation::{Mutation, plant};
+
+use report::{Report, Verdict};
 
 /// Checks the promises of Matins.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
+    /// Write the report to this file, as JSON
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+    /// Plant a deliberate bug first, which the verb must then catch
+    #[arg(long, global = true)]
+    plant: Option<Mutation>,
 }
 
 #[derive(Subcommand)]
 enum Verb {
     /// Simulate the pure core under faults, then without: first nothing may break, then everything must end
-    Sim {
-        /// How many seeds
-        #[arg(long, default_value_t = 100)]
-        seeds: u64,
-        /// The first one
-        #[arg(long, default_value_t = 1)]
-        from: u64,
-    },
+    Sim(sim::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
 fn main() -> ExitCode {
-    let Verb::Sim { seeds, from } = Arguments::parse().verb;
-    let mut total = sim::Counts::default();
-    for seed in from..from.saturating_add(seeds) {
-        match sim::run_seed(seed) {
-            Ok(counts) => total += counts,
-            Err(fault) => {
-                eprintln!("seed {seed}: {fault}\nrepeat it with: matins-jepsen sim --from {seed} --seeds 1");
-                return ExitCode::FAILURE;
-            }
-        }
+    let arguments = Arguments::parse();
+    if let Some(mutation) = arguments.plant {
+        eprintln!("planted: {mutation}. {}", mutation.what());
+        plant(mutation);
     }
-    println!("seeds     {seeds}\n{total}");
-    if total.is_enough() {
-        return ExitCode::SUCCESS;
+    let began = Instant::now();
+    let mut report: Report = match arguments.verb {
+        Verb::Sim(arguments) => sim::run(&arguments),
+    };
+    report.took(began.elapsed());
+    print!("{report}");
+    if let Some(file) = arguments.json
+        && let Err(error) = report.write(&file)
+    {
+        eprintln!("cannot write the report to {}: {error}", file.display());
+        return ExitCode::FAILURE;
     }
-    eprintln!("too little happened for this to say anything: give more seeds");
-    ExitCode::FAILURE
+    match report.verdict() {
+        Verdict::Held => ExitCode::SUCCESS,
+        Verdict::Broken | Verdict::Invalid => ExitCode::FAILURE,
+    }
 }

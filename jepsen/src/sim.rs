@@ -7,13 +7,25 @@
 
 mod world;
 
-use std::fmt;
 use std::ops::AddAssign;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use world::World;
+
+use crate::report::Report;
+
+/// What `sim` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many seeds
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first one
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+}
 
 /// Entries under faults.
 const STEPS: u32 = 600;
@@ -33,11 +45,19 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Whether each kind of thing happened at all.
-    pub(crate) fn is_enough(self) -> bool {
-        self.runs > 0 && self.attempts > 0 && self.lost > 0 && self.leaders > 0 && self.retired > 0
+    /// Writes what was exercised, and how much of each had to be.
+    fn tell(self, report: &mut Report) {
+        report.figure("entries", self.entries);
+        report.figure("refused", self.refused);
+        report.needs("runs", self.runs, 1);
+        report.needs("runs in history", self.retired, 1);
+        report.needs("attempts", self.attempts, 1);
+        report.needs("attempts lost", self.lost, 1);
+        report.needs("leaders", self.leaders, 1);
     }
 }
+
+impl Counts {}
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
@@ -51,15 +71,22 @@ impl AddAssign for Counts {
     }
 }
 
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { entries, refused, runs, attempts, lost, leaders, retired } = self;
-        write!(
-            f,
-            "entries   {entries}, of them {refused} refused\nruns      {runs}, of them {retired} in history\n"
-        )?;
-        write!(f, "attempts  {attempts}, of them {lost} lost\nleaders   {leaders}")
+/// Runs seed after seed, up to the first that breaks something.
+pub(crate) fn run(arguments: &Arguments) -> Report {
+    let mut report = Report::new("sim");
+    let mut total = Counts::default();
+    for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
+        match run_seed(seed) {
+            Ok(counts) => total += counts,
+            Err(fault) => {
+                let repeat = format!("matins-jepsen sim --from {seed} --seeds 1");
+                report.fail(format!("seed {seed}: {fault}"), repeat);
+                break;
+            }
+        }
     }
+    total.tell(&mut report);
+    report
 }
 
 /// One seed. The same seed gives the same story, entry by entry.
@@ -91,22 +118,17 @@ pub(crate) fn run_seed(seed: u64) -> Result<Counts, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Verdict;
 
     #[test]
     fn nothing_breaks_under_faults_and_everything_ends_without() {
-        let mut total = Counts::default();
-        for seed in 1..=24 {
-            match run_seed(seed) {
-                Ok(counts) => total += counts,
-                Err(fault) => panic!("{fault}\nrepeat it with: matins-jepsen sim --from {seed} --seeds 1"),
-            }
-        }
-        assert!(total.is_enough(), "{total}");
+        let report = run(&Arguments { seeds: 24, from: 1 });
+        assert_eq!(report.verdict(), Verdict::Held, "{report}");
     }
 
     #[test]
     fn a_seed_tells_the_same_story_twice() {
-        let story = |seed| format!("{:?}", run_seed(seed).map(|counts| counts.to_string()));
+        let story = |seed| format!("{:?}", run_seed(seed).map(|counts| format!("{counts:?}")));
         assert_eq!(story(7), story(7));
     }
 }

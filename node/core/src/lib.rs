@@ -28,6 +28,7 @@ pub mod history;
 pub mod id;
 pub mod ir;
 pub mod lease;
+pub mod mutation;
 pub mod state;
 pub mod supervisor;
 mod table;

@@ -4,4 +4,5 @@
 //! A workload knows nothing of faults and a nemesis nothing of work; both see the cluster from outside, as a user does.
 //! Start reading at [`workload::Workload`].
 
+pub(crate) mod trial;
 pub(crate) mod workload;

@@ -3,6 +3,7 @@
 //! Each verb is a module that fills a [`report::Report`]; what it comes to is printed here, and the exit code is 0 only
 //! if everything held and enough was exercised. Start reading at [`Verb`].
 
+mod cluster;
 mod report;
 mod sim;
 
@@ -32,6 +33,12 @@ struct Arguments {
 enum Verb {
     /// Simulate the pure core under faults, then without: first nothing may break, then everything must end
     Sim(sim::Arguments),
+    /// One workload against a cluster that is already there
+    #[command(hide = true)]
+    Trial(cluster::trial::Arguments),
+    /// What the tasks of workloads do
+    #[command(hide = true)]
+    Task(cluster::workload::task::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -44,6 +51,8 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let mut report: Report = match arguments.verb {
         Verb::Sim(arguments) => sim::run(&arguments),
+        Verb::Trial(arguments) => cluster::trial::run(&arguments),
+        Verb::Task(arguments) => return cluster::workload::task::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -14,7 +14,7 @@ use matins_client::{Call as _, Command};
 use matins_proto::v1::run_origin::Kind;
 use matins_proto::v1::{
     ClusterStatusRequest, ListSchedulesRequest, ListWorkflowsRequest, PauseScheduleRequest,
-    PauseWorkflowRequest, ResumeScheduleRequest, Run, Schedule, run,
+    PauseWorkflowRequest, ResumeScheduleRequest, ResumeWorkflowRequest, Run, Schedule, run,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -39,8 +39,8 @@ pub(crate) struct Ticks {
     /// The leader time that was heard last, and the jump beyond the grace that was seen.
     heard: i64,
     outage: Option<Outage>,
-    /// A leader time before which no schedule was held for good.
-    held_after: i64,
+    /// The bounds of the instant from which all schedules were held for good.
+    held: (i64, i64),
 }
 
 #[tonic::async_trait]
@@ -56,6 +56,10 @@ impl Workload for Ticks {
         self.plans = plans;
         for text in texts {
             runs::apply(&doors, NAME, text).await?;
+        }
+        for workflow in workflows(&doors).await? {
+            // Only where it ran here before: a new workflow is not held.
+            doors.surely(ResumeWorkflowRequest { workflow, ..ResumeWorkflowRequest::default() }).await?;
         }
         self.begin = schedules(&doors).await?;
         self.heard = leader_time(&doors).await?;
@@ -87,12 +91,10 @@ impl Workload for Ticks {
         let doors = Doors::open(site)?;
         let now = leader_time(&doors).await?;
         self.hear(now);
-        self.held_after = now;
-        let ask = ListWorkflowsRequest { namespace: NAME.into(), page_size: 1_000, ..Default::default() };
-        for workflow in doors.surely(ask).await?.workflows {
-            let ask = PauseWorkflowRequest { workflow: workflow.name, ..PauseWorkflowRequest::default() };
-            doors.surely(ask).await?;
+        for workflow in workflows(&doors).await? {
+            doors.surely(PauseWorkflowRequest { workflow, ..PauseWorkflowRequest::default() }).await?;
         }
+        self.held = (now, leader_time(&doors).await?);
         runs::settle(site, NAME, within, report).await
     }
 
@@ -170,10 +172,13 @@ impl Ticks {
             let already = before.get(it.reason.as_str()).copied().unwrap_or(0);
             (it.reason.clone(), it.count.saturating_sub(already))
         });
+        let mut pauses = self.pauses.get(&key).cloned().unwrap_or_default();
+        let (from_early, from_late) = self.held;
+        pauses.push(Pause { from_early, from_late, until_early: to, until_late: to });
         Ok(History {
             name: key.clone(),
             due: with_before,
-            due_undecided: plan.rule.due(to, self.held_after.max(to))?,
+            due_undecided: plan.rule.due(to, self.held.0.max(to))?,
             catchup: plan.catchup,
             on_full: plan.on_full,
             from,
@@ -181,7 +186,7 @@ impl Ticks {
             fired: end.fired.saturating_sub(begin.fired),
             skipped: skips.collect(),
             runs: runs.into_iter().filter(|run| run.logical > from).collect(),
-            pauses: self.pauses.get(&key).cloned().unwrap_or_default(),
+            pauses,
             outage: self.outage,
         })
     }
@@ -215,6 +220,12 @@ async fn leader_time(doors: &Doors) -> Result<i64, Trouble> {
     let answer = doors.surely(ListSchedulesRequest { page_size: 1, ..Default::default() }).await?;
     let at = ListSchedulesRequest::leader_time(&answer).ok_or_else(|| Trouble("no leader time".into()))?;
     Ok(at.as_millis())
+}
+
+/// The names of all workflows of this workload.
+async fn workflows(doors: &Doors) -> Result<Vec<String>, Trouble> {
+    let ask = ListWorkflowsRequest { namespace: NAME.into(), page_size: 1_000, ..Default::default() };
+    Ok(doors.surely(ask).await?.workflows.into_iter().map(|it| it.name).collect())
 }
 
 /// All schedules of this workload, by `namespace/workflow/schedule`.

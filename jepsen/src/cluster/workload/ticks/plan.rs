@@ -141,6 +141,6 @@ fn rule(random: &mut StdRng, now: i64) -> Result<Rule, Trouble> {
         3 | 4 => Field::List(hours),
         _ => Field::List((0..24).filter(|hour| !hours.contains(hour)).collect()),
     };
-    let fold = if hours == Field::Any { Fold::Both } else { Fold::First };
+    let fold = [Fold::First, Fold::Second, Fold::Both][random.random_range(0..3)];
     Ok(Rule { seconds: Some(seconds), hours, zone, fold, ..Rule::minutely() })
 }

@@ -7,6 +7,7 @@
 mod backfill;
 mod calendar;
 mod call;
+mod dag;
 mod doors;
 mod limits;
 mod linear;
@@ -60,7 +61,8 @@ pub(crate) trait Workload: Send {
 }
 
 /// The names of all workloads, in the order in which they are run by default.
-pub(crate) const ALL: [&str; 7] = ["ticks", "mutex", "register", "limits", "submit", "linear", "backfill"];
+pub(crate) const ALL: [&str; 8] =
+    ["ticks", "mutex", "register", "dag", "limits", "submit", "linear", "backfill"];
 
 /// The workload of this name. `None`: there is none.
 pub(crate) fn workload(name: &str) -> Option<Box<dyn Workload>> {
@@ -69,6 +71,7 @@ pub(crate) fn workload(name: &str) -> Option<Box<dyn Workload>> {
         "mutex" => Box::new(mutex::Mutex::default()),
         "register" => Box::new(register::Register::default()),
         "limits" => Box::new(limits::Limits::default()),
+        "dag" => Box::new(dag::Dag::default()),
         "submit" => Box::new(submit::Submit::default()),
         "linear" => Box::new(linear::Linear::default()),
         "backfill" => Box::new(backfill::Backfill::default()),

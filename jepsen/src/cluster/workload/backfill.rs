@@ -10,7 +10,8 @@ use matins_proto::Timestamp;
 use matins_proto::v1::backfill::State;
 use matins_proto::v1::create_backfill_request::Reprocess;
 use matins_proto::v1::{
-    CreateBackfillRequest, GetBackfillRequest, ListSchedulesRequest, PauseBackfillRequest, ResumeBackfillRequest, run,
+    CreateBackfillRequest, GetBackfillRequest, ListSchedulesRequest, PauseBackfillRequest,
+    ResumeBackfillRequest, run,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -116,7 +117,8 @@ impl Workload for Backfill {
     async fn set_up(&mut self, site: &Site) -> Result<(), Trouble> {
         let mut text = String::new();
         for (number, rule) in rules().iter().enumerate() {
-            let run = Call { lock: Some(format!("{number}-{{{{ logical_time | unix }}}}")), ..Call::hold(120) };
+            let run =
+                Call { lock: Some(format!("{number}-{{{{ logical_time | unix }}}}")), ..Call::hold(120) };
             text += &format!(
                 "---\nworkflow: past-{number}\nschedules:\n  nightly: {{ {}, catchup: none }}\ntasks:\n  load: {{ run: {} }}\n",
                 rule.keys(),
@@ -256,7 +258,12 @@ impl Backfill {
     }
 
     /// Now and then pauses one for a moment.
-    async fn pause_one(&mut self, doors: &Doors, random: &mut StdRng, active: &[String]) -> Result<(), Trouble> {
+    async fn pause_one(
+        &mut self,
+        doors: &Doors,
+        random: &mut StdRng,
+        active: &[String],
+    ) -> Result<(), Trouble> {
         if random.random_bool(0.7) {
             return Ok(());
         }
@@ -368,7 +375,11 @@ mod tests {
         history.made.remove(1);
         assert_eq!(broken(&history).len(), 1);
         let mut history = good();
-        history.made.push(Made { run: "run-x".into(), backfill: "backfill-2".into(), ..history.made[1].clone() });
+        history.made.push(Made {
+            run: "run-x".into(),
+            backfill: "backfill-2".into(),
+            ..history.made[1].clone()
+        });
         assert!(broken(&history)[0].contains("run-x"));
         let mut history = good();
         history.made[1].is_success = false;

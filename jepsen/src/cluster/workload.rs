@@ -68,9 +68,9 @@ pub(crate) const ALL: [&str; 8] =
 pub(crate) fn workload(name: &str) -> Option<Box<dyn Workload>> {
     Some(match name {
         "ticks" => Box::new(ticks::Ticks::default()),
-        "mutex" => Box::new(mutex::Mutex::default()),
+        "mutex" => Box::new(mutex::Mutex),
         "register" => Box::new(register::Register::default()),
-        "limits" => Box::new(limits::Limits::default()),
+        "limits" => Box::new(limits::Limits),
         "dag" => Box::new(dag::Dag::default()),
         "submit" => Box::new(submit::Submit::default()),
         "linear" => Box::new(linear::Linear::default()),

@@ -4,6 +4,7 @@
 //! is the checker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use matins_proto::Timestamp;
@@ -119,8 +120,9 @@ impl Workload for Backfill {
         for (number, rule) in rules().iter().enumerate() {
             let run =
                 Call { lock: Some(format!("{number}-{{{{ logical_time | unix }}}}")), ..Call::hold(120) };
-            text += &format!(
-                "---\nworkflow: past-{number}\nschedules:\n  nightly: {{ {}, catchup: none }}\ntasks:\n  load: {{ run: {} }}\n",
+            let _ = writeln!(
+                text,
+                "---\nworkflow: past-{number}\nschedules:\n  nightly: {{ {}, catchup: none }}\ntasks:\n  load: {{ run: {} }}",
                 rule.keys(),
                 run.run(site, NAME)?
             );

@@ -58,7 +58,7 @@ pub(crate) struct Rule {
     /// 0 is Sunday.
     pub(crate) weekdays: Field,
     pub(crate) zone: &'static str,
-    /// A local time that does not exist becomes the end of the gap, instead of nothing.
+    /// A local time that does not exist is moved by the length of the gap (02:30 becomes 03:30), instead of left out.
     pub(crate) gap_shifts: bool,
     pub(crate) fold: Fold,
 }
@@ -157,9 +157,10 @@ impl Rule {
         }
     }
 
-    /// Adds the ends of gaps in which something would have been due.
+    /// Adds what would have been due in a gap, by clocks that had not been put forward.
     fn shifted(&self, zone: &TimeZone, after: i64, until: i64, due: &mut Vec<i64>) -> Result<(), Trouble> {
-        let start = Timestamp::from_millisecond(after).map_err(trouble)?;
+        // A gap is some hours long at most, and what it moves comes after its end.
+        let start = Timestamp::from_millisecond(after - 86_400_000).map_err(trouble)?;
         for change in zone.following(start) {
             let end = change.timestamp();
             if end.as_millisecond() > until {
@@ -168,9 +169,9 @@ impl Rule {
             let before = zone.to_offset(Timestamp::from_second(end.as_second() - 1).map_err(trouble)?);
             for skipped in 0..i64::from(change.offset().seconds() - before.seconds()).max(0) {
                 let instant = Timestamp::from_second(end.as_second() + skipped).map_err(trouble)?;
-                if self.matches(before.to_datetime(instant)) {
-                    due.push(end.as_millisecond());
-                    break;
+                let millis = instant.as_millisecond();
+                if (after + 1..=until).contains(&millis) && self.matches(before.to_datetime(instant)) {
+                    due.push(millis);
                 }
             }
         }
@@ -178,6 +179,7 @@ impl Rule {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
 fn trouble(error: jiff::Error) -> Trouble {
     Trouble(format!("calendar: {error}"))
 }
@@ -216,7 +218,7 @@ mod tests {
         };
         // 02:30 does not exist on 8 March 2026.
         let march = ["2026-03-07T12:00:00Z", "2026-03-09T12:00:00Z"];
-        assert_eq!(due(&nightly, march[0], march[1]), ["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"]);
+        assert_eq!(due(&nightly, march[0], march[1]), ["2026-03-08T07:30:00Z", "2026-03-09T06:30:00Z"]);
         let skipping = Rule { gap_shifts: false, ..nightly.clone() };
         assert_eq!(due(&skipping, march[0], march[1]), ["2026-03-09T06:30:00Z"]);
         // 01:30 exists twice on 1 November 2026.

@@ -69,11 +69,10 @@ impl Workload for Dag {
             let ask = SubmitRunRequest { source, namespace: NAME.into(), ..SubmitRunRequest::default() };
             match doors.at(doors.any(&mut random), ask).await? {
                 Heard::Done(_) => self.acknowledged.push(format!("{NAME}/{name}")),
-                Heard::Maybe => {}
                 Heard::Refused(answered) if answered.code == tonic::Code::InvalidArgument => {
                     return Err(Trouble(format!("a graph was refused: {answered}")));
                 }
-                Heard::Refused(_) => {}
+                Heard::Refused(_) | Heard::Maybe => {}
             }
         }
         Ok(())
@@ -95,7 +94,7 @@ impl Workload for Dag {
                 continue;
             };
             let seen = seen(run, &spans)?;
-            for ends in seen.ends.values() {
+            for ends in seen.observed.ends.values() {
                 attempts += ends.len() as u64;
                 lost += ends.iter().filter(|end| **end == End::Lost).count() as u64;
                 retried += u64::from(ends.len() > 1);
@@ -125,9 +124,12 @@ fn seen(run: &Run, spans: &[Span]) -> Result<Seen, Trouble> {
         ..Seen::default()
     };
     for task in run.tasks.iter().flat_map(|task| std::iter::once(task).chain(&task.items)) {
-        seen.states.insert(task.address.clone(), task.state().as_str_name().to_owned());
+        seen.observed.states.insert(task.address.clone(), task.state().as_str_name().to_owned());
+        if let Some(at) = task.finished_at {
+            seen.observed.finished.insert(task.address.clone(), at.as_millis());
+        }
         let ends: Result<Vec<End>, Trouble> = task.attempts.iter().map(end_of).collect();
-        seen.ends.insert(task.address.clone(), ends?);
+        seen.observed.ends.insert(task.address.clone(), ends?);
     }
     for span in spans.iter().filter(|span| span.run == run.id) {
         seen.lives.entry(span.task.clone()).or_default().push(span.clone());

@@ -170,7 +170,20 @@ impl Client {
             // Only these say that nothing was done, and that nothing will be.
             Ok(Err(status)) => match Answered::from(&status).code {
                 Code::FailedPrecondition | Code::InvalidArgument | Code::NotFound => Fate::Refused,
-                _ => Fate::Maybe,
+                Code::Ok
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::ResourceExhausted
+                | Code::Aborted
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+                | Code::Unauthenticated => Fate::Maybe,
             },
             Err(_) => Fate::Maybe,
         };

@@ -340,10 +340,10 @@ pub(crate) fn broken(history: &History) -> Vec<String> {
         let mut say = |what: String| broken.push(format!("{kind:?} {key}, sent {sends} times: {what}"));
         match fate {
             Fate::Done if count != 1 => {
-                say(format!("I10: it was acknowledged, and exists {count} times: {there:?}"))
+                say(format!("I10: it was acknowledged, and exists {count} times: {there:?}"));
             }
             Fate::Refused if count > 0 => {
-                say(format!("4.6: it was refused ({refused:?}), and exists: {there:?}"))
+                say(format!("4.6: it was refused ({refused:?}), and exists: {there:?}"));
             }
             Fate::Maybe if count > 1 => say(format!("I3: it exists {count} times: {there:?}")),
             Fate::Done | Fate::Refused | Fate::Maybe => {}

@@ -185,7 +185,7 @@ impl Ticks {
             to,
             fired: end.fired.saturating_sub(begin.fired),
             skipped: skips.collect(),
-            runs: runs.into_iter().filter(|run| run.logical > from).collect(),
+            runs,
             pauses,
             outage: self.outage,
         })

@@ -5,40 +5,39 @@
 use std::collections::BTreeMap;
 
 use super::super::spans::Span;
-use super::model::{End, Expected, Graph, Rule, State};
+use super::model::{End, Expected, Graph, Observed, Rule, State};
 
 /// One run as it ended.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) run: String,
-    /// The words of the states, of the run and of each task and item by address.
+    /// The word of its state.
     pub(crate) state: String,
-    pub(crate) states: BTreeMap<String, String>,
-    pub(crate) ends: BTreeMap<String, Vec<End>>,
+    pub(crate) observed: Observed,
     /// Lives of its attempts, by address.
     pub(crate) lives: BTreeMap<String, Vec<Span>>,
 }
 
 /// States, attempts and order are exactly as the model says.
 pub(crate) fn broken(graph: &Graph, seen: &Seen) -> Vec<String> {
-    let expected = graph.expected(&seen.ends);
+    let expected = graph.expected(&seen.observed);
     let mut broken = Vec::new();
     let state = if graph.has_failed(&expected) { "failed" } else { "success" };
     if seen.state != state {
         broken.push(format!("it ended {}, and must be {state}", seen.state));
     }
     for (address, Expected { state, attempts }) in &expected {
-        let found = seen.states.get(address).map_or("not there", String::as_str);
+        let found = seen.observed.states.get(address).map_or("not there", String::as_str);
         if found != state.word() {
             broken.push(format!("{address} ended {found}, and must be {}", state.word()));
         }
-        let ends = seen.ends.get(address).map_or(&[][..], Vec::as_slice);
+        let ends = seen.observed.ends.get(address).map_or(&[][..], Vec::as_slice);
         if ends != attempts {
             broken.push(format!("{address} had attempts {ends:?}, and must have {attempts:?}"));
         }
         broken.extend(lives(address, ends, seen.lives.get(address).map_or(&[][..], Vec::as_slice)));
     }
-    for address in seen.states.keys().filter(|address| !expected.contains_key(*address)) {
+    for address in seen.observed.states.keys().filter(|address| !expected.contains_key(*address)) {
         broken.push(format!("{address} is there, and must not be"));
     }
     broken.extend(order(graph, &expected, seen));
@@ -86,10 +85,13 @@ fn order(graph: &Graph, expected: &BTreeMap<String, Expected>, seen: &Seen) -> V
             Rule::AllSuccess | Rule::AllDone | Rule::NoneFailed => !late.is_empty(),
             // One need that fits is enough. What has the state without having run has had it from its own needs.
             Rule::OneFailed | Rule::OneSuccess => !node.needs.iter().any(|need| {
-                let state = expected[&format!("t{need}")].state;
-                let is_failed = matches!(state, State::Failed | State::UpstreamFailed);
-                let as_success = state == State::Success || (is_failed && graph.nodes[*need].allow_failure);
-                let fits = if node.rule == Rule::OneSuccess { as_success } else { is_failed && !as_success };
+                let (as_success, as_failure) = match expected[&format!("t{need}")].state {
+                    State::Success => (true, false),
+                    State::Failed => (graph.nodes[*need].allow_failure, !graph.nodes[*need].allow_failure),
+                    State::UpstreamFailed => (false, true),
+                    State::Skipped => (false, false),
+                };
+                let fits = if node.rule == Rule::OneSuccess { as_success } else { as_failure };
                 fits && last(*need).is_none_or(|end| end < start)
             }),
         };
@@ -140,8 +142,11 @@ mod tests {
         Seen {
             run: "run-1".into(),
             state: "success".into(),
-            states: ["t0", "t1", "t2"].map(|name| (name.to_owned(), "success".to_owned())).into(),
-            ends: ends.map(|(name, ends)| (name.to_owned(), ends)).into(),
+            observed: Observed {
+                ends: ends.map(|(name, ends)| (name.to_owned(), ends)).into(),
+                finished: BTreeMap::new(),
+                states: ["t0", "t1", "t2"].map(|name| (name.to_owned(), "success".to_owned())).into(),
+            },
             lives: lives.map(|(name, lives)| (name.to_owned(), lives)).into(),
         }
     }
@@ -157,7 +162,7 @@ mod tests {
         assert_eq!(change(|_| {}), Vec::<String>::new());
         // A lost attempt moves the others on and uses up no retry; it may have lived or not.
         let lost = |seen: &mut Seen| {
-            seen.ends.insert("t1".into(), vec![End::Lost, End::Exited(0)]);
+            seen.observed.ends.insert("t1".into(), vec![End::Lost, End::Exited(0)]);
             seen.lives.insert("t1".into(), vec![life(2, 10, 0)]);
         };
         assert_eq!(change(lost), Vec::<String>::new());
@@ -166,12 +171,12 @@ mod tests {
     #[test]
     fn an_extra_and_a_missing_attempt_are_found() {
         let extra = |seen: &mut Seen| {
-            seen.ends.insert("t1".into(), vec![End::Exited(0), End::Exited(0)]);
+            seen.observed.ends.insert("t1".into(), vec![End::Exited(0), End::Exited(0)]);
             seen.lives.insert("t1".into(), vec![life(1, 0, 0), life(2, 6, 0)]);
         };
         assert_eq!(change(extra).len(), 1);
         let missing = |seen: &mut Seen| {
-            seen.ends.insert("t0".into(), vec![End::Exited(1)]);
+            seen.observed.ends.insert("t0".into(), vec![End::Exited(1)]);
         };
         assert!(!change(missing).is_empty());
         let unrecorded = |seen: &mut Seen| seen.lives.get_mut("t1").unwrap().push(life(2, 6, 0));
@@ -195,9 +200,9 @@ mod tests {
     #[test]
     fn wrong_states_are_found() {
         assert_eq!(change(|seen| seen.state = "failed".into()).len(), 1);
-        let wrong = |seen: &mut Seen| seen.states.insert("t1".into(), "skipped".into());
+        let wrong = |seen: &mut Seen| seen.observed.states.insert("t1".into(), "skipped".into());
         assert_eq!(change(|seen| drop(wrong(seen))).len(), 1);
-        let extra = |seen: &mut Seen| seen.states.insert("t9".into(), "success".into());
+        let extra = |seen: &mut Seen| seen.observed.states.insert("t9".into(), "success".into());
         assert_eq!(change(|seen| drop(extra(seen))).len(), 1);
     }
 
@@ -210,7 +215,8 @@ mod tests {
 
     #[test]
     fn an_end_that_nothing_asked_for_is_found() {
-        let other = |seen: &mut Seen| seen.ends.insert("t1".into(), vec![End::Other("timeout".into())]);
+        let other =
+            |seen: &mut Seen| seen.observed.ends.insert("t1".into(), vec![End::Other("timeout".into())]);
         assert_eq!(change(|seen| drop(other(seen))).len(), 1);
     }
 }

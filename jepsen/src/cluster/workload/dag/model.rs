@@ -3,7 +3,9 @@
 //! A graph fixes the exit code of every attempt in advance. What is not fixed is which attempts are lost to faults: they
 //! are taken as observed and use up no retries (LANGUAGE 1.17). Start at [`Graph`] and [`Graph::expected`].
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -81,6 +83,39 @@ pub(crate) enum End {
     Other(String),
 }
 
+/// What no model can know in advance: which attempts were lost, and what ended first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Observed {
+    pub(crate) ends: BTreeMap<String, Vec<End>>,
+    /// When each task ended, in leader time.
+    pub(crate) finished: BTreeMap<String, i64>,
+    /// The words of the states of tasks and items.
+    pub(crate) states: BTreeMap<String, String>,
+}
+
+impl Observed {
+    /// A task with `all_success` takes the first reason not to run that it hears of, and does not wait for another.
+    /// At one and the same instant either is right.
+    fn first_reason(&self, graph: &Graph, place: usize, states: &[State]) -> State {
+        let first = |is: &dyn Fn(usize) -> bool| {
+            let needs = graph.nodes[place].needs.iter().filter(|need| is(**need));
+            needs.filter_map(|need| self.finished.get(&format!("t{need}"))).min()
+        };
+        let skipped = first(&|need| states[need] == State::Skipped);
+        let failed = first(&|need| match states[need] {
+            State::Failed => !graph.nodes[need].allow_failure,
+            State::UpstreamFailed => true,
+            State::Success | State::Skipped => false,
+        });
+        let found = self.states.get(&format!("t{place}")).map(String::as_str);
+        match skipped.cmp(&failed) {
+            Ordering::Less => State::Skipped,
+            Ordering::Equal if found == Some(State::Skipped.word()) => State::Skipped,
+            Ordering::Equal | Ordering::Greater => State::UpstreamFailed,
+        }
+    }
+}
+
 /// What must come of a task or an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
@@ -151,10 +186,12 @@ impl Graph {
             } else {
                 ("{{ item }}".to_owned(), format!(", for_each: {texts:?}"))
             };
-            let run = Call { codes: Some(codes), ..Call::hold(60 + 40 * (place % 4)) }.run(site, workload)?;
-            text += &format!(
+            let run = Call { codes: Some(codes), ..Call::hold(60 + 40 * (place as u64 % 4)) }
+                .run(site, workload)?;
+            let _ = writeln!(
+                text,
                 "  t{place}: {{ needs: [{}], trigger_rule: {rule}{when}{for_each}, allow_failure: {}, \
-                 retry: {{ limit: {}, delay: 100ms, jitter: 0, lost_limit: 50 }}, run: {run} }}\n",
+                 retry: {{ limit: {}, delay: 100ms, jitter: 0, lost_limit: 50 }}, run: {run} }}",
                 needs.join(", "),
                 node.allow_failure,
                 node.retries,
@@ -164,13 +201,13 @@ impl Graph {
     }
 
     /// What must come of each task and item, by address, given which attempts were lost.
-    pub(crate) fn expected(&self, ends: &BTreeMap<String, Vec<End>>) -> BTreeMap<String, Expected> {
+    pub(crate) fn expected(&self, seen: &Observed) -> BTreeMap<String, Expected> {
         let mut expected: BTreeMap<String, Expected> = BTreeMap::new();
         let mut states: Vec<State> = Vec::new();
         for (place, node) in self.nodes.iter().enumerate() {
             let name = format!("t{place}");
             let none = Vec::new();
-            let state = match self.fate(node, &states) {
+            let state = match self.fate(place, &states, seen) {
                 Some(state) => {
                     expected.insert(name, Expected { state, attempts: none });
                     state
@@ -179,7 +216,7 @@ impl Graph {
                     let mut is_failed = false;
                     for (item, codes) in node.codes.iter().enumerate() {
                         let address = format!("{name}.{item}");
-                        let seen = ends.get(&address).map_or(&[][..], Vec::as_slice);
+                        let seen = seen.ends.get(&address).map_or(&[][..], Vec::as_slice);
                         let outcome = attempts(codes, node.retries, seen);
                         is_failed |= outcome.state == State::Failed;
                         expected.insert(address, outcome);
@@ -189,7 +226,7 @@ impl Graph {
                     state
                 }
                 None => {
-                    let seen = ends.get(&name).map_or(&[][..], Vec::as_slice);
+                    let seen = seen.ends.get(&name).map_or(&[][..], Vec::as_slice);
                     let outcome = attempts(&node.codes[0], node.retries, seen);
                     let state = outcome.state;
                     expected.insert(name, outcome);
@@ -210,11 +247,12 @@ impl Graph {
     }
 
     /// The state of a task that does not run; `None`: it runs. First the rule, then `when`, then `for_each`.
-    fn fate(&self, node: &Node, states: &[State]) -> Option<State> {
+    fn fate(&self, place: usize, states: &[State], seen: &Observed) -> Option<State> {
+        let node = &self.nodes[place];
         let as_seen = |need: &usize| match states[*need] {
             // For trigger rules a failure that is allowed is a success.
             State::Failed if self.nodes[*need].allow_failure => State::Success,
-            state => state,
+            state @ (State::Success | State::Failed | State::UpstreamFailed | State::Skipped) => state,
         };
         let needs: Vec<State> = node.needs.iter().map(as_seen).collect();
         let failed = needs.iter().any(|state| matches!(state, State::Failed | State::UpstreamFailed));
@@ -222,6 +260,7 @@ impl Graph {
         let success = needs.contains(&State::Success);
         let by_rule = match node.rule {
             _ if needs.is_empty() => None,
+            Rule::AllSuccess if failed && skipped => Some(seen.first_reason(self, place, states)),
             Rule::AllSuccess | Rule::NoneFailed if failed => Some(State::UpstreamFailed),
             Rule::AllSuccess if skipped => Some(State::Skipped),
             Rule::OneFailed if !failed => Some(State::Skipped),
@@ -291,7 +330,7 @@ mod tests {
         let upstream_failed = node(&[1], Rule::AllSuccess, 0);
         let mut nodes: Vec<Node> = first.into_iter().chain([upstream_failed]).collect();
         nodes.extend((0..4).map(|need| node(&[need], rule, 0)));
-        let expected = Graph { nodes }.expected(&BTreeMap::new());
+        let expected = Graph { nodes }.expected(&Observed::default());
         (4..8).map(|place| expected[&format!("t{place}")].state).collect()
     }
 
@@ -303,6 +342,23 @@ mod tests {
         assert_eq!(behind(Rule::NoneFailed), [Success, UpstreamFailed, Success, UpstreamFailed]);
         assert_eq!(behind(Rule::OneFailed), [Skipped, Success, Skipped, Success]);
         assert_eq!(behind(Rule::OneSuccess), [Success, UpstreamFailed, Skipped, UpstreamFailed]);
+    }
+
+    #[test]
+    fn the_first_reason_not_to_run_counts() {
+        let skipped = Node { when: When::Never, ..node(&[], Rule::AllSuccess, 0) };
+        let nodes = vec![skipped, node(&[], Rule::AllSuccess, 1), node(&[0, 1], Rule::AllSuccess, 0)];
+        let graph = Graph { nodes };
+        let state = |first, second, found: &str| {
+            let finished = [("t0".to_owned(), first), ("t1".to_owned(), second)].into();
+            let states = [("t2".to_owned(), found.to_owned())].into();
+            let observed = Observed { ends: BTreeMap::new(), finished, states };
+            graph.expected(&observed)["t2"].state
+        };
+        assert_eq!(state(1, 2, "upstream_failed"), State::Skipped);
+        assert_eq!(state(2, 1, "skipped"), State::UpstreamFailed);
+        assert_eq!(state(1, 1, "skipped"), State::Skipped);
+        assert_eq!(state(1, 1, "success"), State::UpstreamFailed);
     }
 
     #[test]
@@ -319,7 +375,7 @@ mod tests {
     fn a_failure_that_is_allowed_fails_no_run() {
         let allowed = Node { allow_failure: true, ..node(&[], Rule::AllSuccess, 1) };
         let graph = Graph { nodes: vec![allowed, node(&[0], Rule::AllSuccess, 0)] };
-        let expected = graph.expected(&BTreeMap::new());
+        let expected = graph.expected(&Observed::default());
         assert_eq!(expected["t0"].state, State::Failed);
         assert_eq!(expected["t1"].state, State::Success);
         assert!(!graph.has_failed(&expected));
@@ -329,7 +385,7 @@ mod tests {
     fn a_fan_out_fails_with_an_item_and_is_skipped_without_any() {
         let fan = |codes: Vec<Vec<i32>>| Node { codes, is_fan_out: true, ..node(&[], Rule::AllSuccess, 0) };
         let graph = Graph { nodes: vec![fan(vec![vec![0], vec![1]]), fan(Vec::new())] };
-        let expected = graph.expected(&BTreeMap::new());
+        let expected = graph.expected(&Observed::default());
         assert_eq!(expected["t0"].state, State::Failed);
         assert_eq!(expected["t0.0"].state, State::Success);
         assert_eq!(expected["t1"].state, State::Skipped);

@@ -83,8 +83,8 @@ pub(crate) struct History {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Must {
     Run,
-    /// A run, or a skip with this reason.
-    Either(&'static str),
+    /// A run, or a skip with one of these reasons.
+    Either(&'static [&'static str]),
     Skip(&'static str),
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn broken(history: &History) -> Vec<String> {
     let musts = musts(history);
     let ran: BTreeSet<i64> = history.runs.iter().map(|run| run.logical).collect();
     let mut skips: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut either: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut either: Vec<&[&str]> = Vec::new();
     for (tick, must) in &musts {
         match (must, ran.contains(tick)) {
             (Must::Run | Must::Either(_), true) => {}
@@ -103,22 +103,14 @@ pub(crate) fn broken(history: &History) -> Vec<String> {
                 broken.push(format!("I1: tick {} has a run and must be skipped: {why}", time(*tick)));
             }
             (Must::Skip(why), false) => *skips.entry(why).or_default() += 1,
-            (Must::Either(why), false) => *either.entry(why).or_default() += 1,
+            (Must::Either(reasons), false) => either.push(reasons),
         }
     }
-    for (why, count) in either {
-        *skips.entry(why).or_default() += count;
-    }
-    let counted: BTreeMap<&str, u64> = history
-        .skipped
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(why, count)| (why.as_str(), *count))
-        .collect();
-    // `latest` and `none` skip by policy what also lies outside of the window; the sum is what must be right.
-    let sum = |skips: &BTreeMap<&str, u64>| fold_catchup(skips);
-    if sum(&counted) != sum(&skips) {
-        broken.push(format!("I1: it counts as skipped {counted:?}, and by the calendar it is {skips:?}"));
+    if !is_sum(&history.skipped, &skips, &either) {
+        let counted = &history.skipped;
+        broken.push(format!(
+            "I1: it counts as skipped {counted:?}, and by the calendar it is {skips:?} and {either:?}"
+        ));
     }
     let in_range = |run: &&TickRun| (history.from + 1..=history.to).contains(&run.logical);
     let fired = history.runs.iter().filter(in_range).count() as u64;
@@ -135,14 +127,29 @@ pub(crate) fn broken(history: &History) -> Vec<String> {
     broken.into_iter().map(|what| format!("{}: {what}", history.name)).collect()
 }
 
-/// Counts by reason, where the three reasons of a missed tick are one.
-fn fold_catchup(skips: &BTreeMap<&str, u64>) -> BTreeMap<String, u64> {
-    let mut folded = BTreeMap::new();
-    for (why, count) in skips {
-        let why = why.split(' ').next().unwrap_or(why).to_owned();
-        *folded.entry(why).or_default() += count;
+/// Whether what was counted is what must be skipped and, each with one of its reasons, what may be.
+fn is_sum(counted: &BTreeMap<String, u64>, skips: &BTreeMap<&str, u64>, either: &[&[&str]]) -> bool {
+    let mut left: BTreeMap<&str, u64> = BTreeMap::new();
+    for (why, count) in counted {
+        // Which of the three reasons a missed tick is given (policy, window, limit) is not looked at.
+        *left.entry(why.split(' ').next().unwrap_or(why)).or_default() += count;
     }
-    folded
+    for (why, count) in skips {
+        match left.get_mut(why).and_then(|left| left.checked_sub(*count).map(|rest| *left = rest)) {
+            Some(()) => {}
+            None => return false,
+        }
+    }
+    // Those with the fewest reasons first, so that none takes what another needs.
+    let mut either = either.to_vec();
+    either.sort_by_key(|reasons| reasons.len());
+    for reasons in either {
+        match reasons.iter().find(|why| left.get(**why).is_some_and(|left| *left > 0)) {
+            Some(why) => *left.entry(why).or_default() -= 1,
+            None => return false,
+        }
+    }
+    left.values().all(|left| *left == 0)
 }
 
 /// Every run is for a due tick, one for each, with the right interval, and not made before its time.
@@ -188,7 +195,7 @@ fn musts(history: &History) -> Vec<(i64, Must)> {
             }
             // Whether it was decided before the outage is not known from outside.
             if tick > before - 5_000 {
-                return Must::Either("catch-up");
+                return Must::Either(&["catch-up"]);
             }
         }
         for pause in &history.pauses {
@@ -196,11 +203,16 @@ fn musts(history: &History) -> Vec<(i64, Must)> {
                 return Must::Skip("paused");
             }
             if (pause.from_early + 1..=pause.until_late).contains(&tick) {
-                return Must::Either("paused");
+                return match history.on_full {
+                    OnFull::Skip(_) => Must::Either(&["paused", "running"]),
+                    OnFull::Unlimited | OnFull::Queue(_) | OnFull::CancelRunning(_) => {
+                        Must::Either(&["paused"])
+                    }
+                };
             }
         }
         match history.on_full {
-            OnFull::Skip(_) => Must::Either("running"),
+            OnFull::Skip(_) => Must::Either(&["running"]),
             OnFull::Unlimited | OnFull::Queue(_) | OnFull::CancelRunning(_) => Must::Run,
         }
     };

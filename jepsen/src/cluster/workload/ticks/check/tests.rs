@@ -127,7 +127,7 @@ fn missed_ticks_follow_the_policy() {
     // Away from 2 to 606: ticks 3 to 5 are missed, 6 is not older than the grace.
     let outage = Some(Outage { before: 2_500, end: 606_000 });
     let with =
-        |ticks: &[i64], catchup| History { outage, catchup, ..without(good(), ticks, "catch-up policy") };
+        |ticks: &[i64], catchup| History { catchup, outage, ..without(good(), ticks, "catch-up policy") };
     let window = 3_600_000;
     let right = |history: History| assert_eq!(broken(&history), Vec::<String>::new());
     let wrong = |history: History| assert!(!broken(&history).is_empty());

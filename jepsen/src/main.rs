@@ -3,8 +3,11 @@
 //! Each verb is a module that fills a [`report::Report`]; what it comes to is printed here, and the exit code is 0 only
 //! if everything held and enough was exercised. Start reading at [`Verb`].
 
+mod child;
+mod mutations;
 mod report;
 mod sim;
+mod soak;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +35,10 @@ struct Arguments {
 enum Verb {
     /// Simulate the pure core under faults, then without: first nothing may break, then everything must end
     Sim(sim::Arguments),
+    /// Plant deliberate bugs, one at a time, and show that each is caught
+    Mutations(mutations::Arguments),
+    /// Run everything over and over with new seeds until the time is up
+    Soak(soak::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -44,6 +51,8 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let mut report: Report = match arguments.verb {
         Verb::Sim(arguments) => sim::run(&arguments),
+        Verb::Mutations(arguments) => mutations::run(&arguments),
+        Verb::Soak(arguments) => soak::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::blobs::Holdings;
-use super::clock::{EntryClock, wall_time};
+use super::clock::EntryClock;
 use super::elect::Elections;
 use super::error::ProposeError;
 use super::links::Links;
@@ -26,6 +26,7 @@ use super::types::{Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
 use crate::store::blobs::Blobs;
 use crate::store::marker::DataDir;
+use crate::system::wall_time;
 
 /// What a node needs to take part.
 #[derive(Clone)]

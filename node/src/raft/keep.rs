@@ -14,6 +14,7 @@ use super::consensus::{Consensus, Inner};
 use super::machine::{AgreedCopy, Keep, StateCopy};
 use super::snapshot::Agreed;
 use super::types::LogId;
+use crate::system::blocking;
 
 /// A purge leaves at least so many records ...
 const KEEP_RECORDS: u64 = 100_000;
@@ -60,8 +61,7 @@ impl Keeper {
     /// Hashes the state of a checkpoint and reports it.
     async fn check(&mut self, copy: StateCopy) {
         let state = copy.state.clone();
-        let hash = tokio::task::spawn_blocking(move || state.hash()).await;
-        let hash = hash.expect("hashing does not panic");
+        let hash = blocking(move || state.hash()).await;
         let index = copy.log_id.index;
         self.found = Some(Agreed { copy, hash });
         let inner = Arc::clone(&self.inner);

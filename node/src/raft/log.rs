@@ -20,6 +20,7 @@ use super::types::{LogId, Record, StorageError, TypeConfig, Vote};
 use crate::store::StoreError;
 use crate::store::log::{Log, Record as Stored};
 use crate::store::vote::{VoteFile, VoteRecord};
+use crate::system::blocking;
 
 /// Bytes of the newest records that stay in memory.
 const RECENT_BYTES_MAX: usize = 16 << 20;
@@ -74,8 +75,7 @@ impl RaftLog {
         let call = Arc::new(call);
         loop {
             let (log, vote, once) = (Arc::clone(&self.log), Arc::clone(&self.vote), Arc::clone(&call));
-            let result = tokio::task::spawn_blocking(move || once(&log, &vote)).await;
-            match result.map_err(io::Error::other)? {
+            match blocking(move || once(&log, &vote)).await {
                 Ok(done) => return Ok(done),
                 Err(error @ StoreError::Full { .. }) => {
                     tracing::error!(hint = error.hint(), "{error}");

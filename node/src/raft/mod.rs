@@ -35,7 +35,7 @@ mod types;
 mod watchdog;
 mod wire;
 
-pub use clock::{ClockReading, EntryClock, boot_time, wall_time};
+pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
 pub use error::{AddNodeError, BlobError, InitError, ProposeError, ReadError, StartError};
 pub use peer::PeerService;

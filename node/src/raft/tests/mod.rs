@@ -19,6 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::system::{boot_time, wall_time};
 
 mod leading;
 mod snapshots;

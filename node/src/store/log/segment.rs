@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rand::Rng as _;
 
 use super::super::files::{File, Files, Open};
 use super::super::{Position, Result, StoreError};
@@ -38,7 +39,7 @@ impl Segment {
     /// Makes an empty segment, durably.
     pub(super) fn create(files: &dyn Files, dir: &Path, first: u64) -> Result<Self> {
         let path = dir.join(file_name(first));
-        let salt = rand::random();
+        let salt = crate::system::random().random();
         let mut head = Vec::with_capacity(HEAD_BYTES as usize);
         head.extend_from_slice(MAGIC);
         head.extend_from_slice(&VERSION.to_le_bytes());

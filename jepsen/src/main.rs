@@ -8,6 +8,7 @@ mod mutations;
 mod report;
 mod sim;
 mod soak;
+mod worlds;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Verb {
     Mutations(mutations::Arguments),
     /// Run everything over and over with new seeds until the time is up
     Soak(soak::Arguments),
+    /// Look at every state that small worlds can come to
+    Worlds(worlds::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Sim(arguments) => sim::run(&arguments),
         Verb::Mutations(arguments) => mutations::run(&arguments),
         Verb::Soak(arguments) => soak::run(&arguments),
+        Verb::Worlds(arguments) => worlds::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -7,6 +7,7 @@
 //! Start reading at [`Leader::new`], then [`Leader::run`] and `look`, which says what each key means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use matins_core::command::{Command, Finish, Readings};
@@ -64,7 +65,7 @@ pub enum Event {
 }
 
 /// Something to be done outside.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Propose this under the leadership, and answer with the key.
     Propose(Key, Command),
@@ -94,7 +95,8 @@ pub struct Outside<'a> {
     pub quorum: Option<BootTime>,
 }
 
-/// One leadership.
+/// One leadership. A copy costs no more than what is under way, and goes on as the original would.
+#[derive(Clone)]
 pub struct Leader {
     state: Arc<State>,
     queue: Queue,
@@ -113,6 +115,7 @@ pub struct Leader {
     actions: Vec<Action>,
 }
 
+#[derive(Clone, Hash)]
 struct Report {
     finish: Finish,
     /// Its output is a blob that has its copies, or it has none.
@@ -408,6 +411,28 @@ impl Leader {
         if let Some(executor) = self.sessions.closed(conn) {
             self.queue.look(Key::Cordon(executor));
         }
+    }
+}
+
+/// What it remembers beside the state: two leaderships that are equal in this, under equal states, go on alike. Caches
+/// are left out, and `actions`, which is empty between two calls.
+impl Hash for Leader {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self {
+            state: _,
+            queue,
+            sessions,
+            calendars: _,
+            outputs: _,
+            reports,
+            looked_until,
+            wrote_at,
+            retire_look_at,
+            finished_counted,
+            actions: _,
+        } = self;
+        (queue, sessions, reports).hash(hasher);
+        (looked_until, wrote_at, retire_look_at, finished_counted).hash(hasher);
     }
 }
 

@@ -17,11 +17,11 @@ const BACKOFF_FIRST: Millis = Millis(10);
 const BACKOFF_MAX: Millis = Millis::from_secs(10);
 
 /// One stream of an executor to this leader. Never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
 /// Something that may need a command or a message.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// The hello of a stream.
     Open(ConnId),
@@ -60,7 +60,7 @@ pub enum Key {
 }
 
 /// Keys that want a look, in the order in which they came.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Queue {
     ready: VecDeque<Key>,
     queued: BTreeSet<Key>,

@@ -5,6 +5,7 @@
 
 mod child;
 mod mutations;
+mod cluster;
 mod report;
 mod sim;
 mod soak;
@@ -42,6 +43,8 @@ enum Verb {
     Soak(soak::Arguments),
     /// Look at every state that small worlds can come to
     Worlds(worlds::Arguments),
+    /// Run workloads on a cluster of real processes under real faults, and check what came of them
+    Cluster(cluster::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Mutations(arguments) => mutations::run(&arguments),
         Verb::Soak(arguments) => soak::run(&arguments),
         Verb::Worlds(arguments) => worlds::run(&arguments),
+        Verb::Cluster(arguments) => cluster::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -54,6 +54,9 @@ pub(crate) struct Report {
     pub(crate) invalid: Vec<String>,
     /// What a reader should know besides.
     pub(crate) notes: Vec<String>,
+    /// What was done, one line each, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) timeline: Vec<String>,
 }
 
 impl Report {
@@ -67,6 +70,7 @@ impl Report {
             failures: Vec::new(),
             invalid: Vec::new(),
             notes: Vec::new(),
+            timeline: Vec::new(),
         }
     }
 
@@ -83,6 +87,17 @@ impl Report {
     /// Notes a broken promise.
     pub(crate) fn fail(&mut self, what: impl Into<String>, repeat: impl Into<String>) {
         self.failures.push(Failure { what: what.into(), repeat: repeat.into() });
+    }
+
+    /// Takes in the report of a part; its lines begin with the part's name.
+    pub(crate) fn take(&mut self, part: &str, other: Self) {
+        let named = |text: String| format!("{part}: {text}");
+        self.figures.extend(other.figures.into_iter().map(|figure| Figure { name: named(figure.name), ..figure }));
+        let failures = other.failures.into_iter();
+        self.failures.extend(failures.map(|failure| Failure { what: named(failure.what), ..failure }));
+        self.invalid.extend(other.invalid.into_iter().map(named));
+        self.notes.extend(other.notes.into_iter().map(named));
+        self.timeline.extend(other.timeline.into_iter().map(named));
     }
 
     /// Notes how long it took.
@@ -125,6 +140,9 @@ impl fmt::Display for Report {
         let width = self.figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
         for figure in &self.figures {
             writeln!(f, "  {:width$}  {:>12}", figure.name, grouped(figure.value))?;
+        }
+        for line in &self.timeline {
+            writeln!(f, "  | {line}")?;
         }
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::faults::Faults;
 use crate::report::Report;
 
 /// The harness failed: whatever the checkers would say, it says nothing.
@@ -20,6 +21,9 @@ pub(crate) struct Site {
     pub(crate) records: PathBuf,
     /// Everything random is drawn from it.
     pub(crate) seed: u64,
+    /// What is done to the nodes meanwhile. Only a checker may look, and only for what the protocol itself excepts
+    /// ([`Faults::voids`]).
+    pub(crate) faults: Faults,
 }
 
 /// One kind of work and its checker.
@@ -40,4 +44,11 @@ pub(crate) trait Workload: Send {
 
     /// Compares, and writes figures (each with the least that must have happened) and failures into the report.
     async fn check(&mut self, site: &Site, report: &mut Report) -> Result<(), Trouble>;
+}
+
+mod trial;
+
+/// All workloads.
+pub(crate) fn all() -> Vec<Box<dyn Workload>> {
+    vec![Box::new(trial::Trial::default())]
 }

@@ -24,6 +24,7 @@ mod proxy;
 mod run;
 mod shell;
 mod verdict;
+pub(crate) mod trial;
 pub(crate) mod workload;
 
 use nemesis::Kind;

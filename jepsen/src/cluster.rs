@@ -23,8 +23,8 @@ mod processes;
 mod proxy;
 mod run;
 mod shell;
-mod verdict;
 pub(crate) mod trial;
+mod verdict;
 pub(crate) mod workload;
 
 use nemesis::Kind;
@@ -111,15 +111,13 @@ fn run_all(settings: &run::Settings, workloads: Vec<Box<dyn Workload>>, report: 
 
 fn prepare(arguments: &Arguments) -> Result<(run::Settings, Vec<Box<dyn Workload>>), workload::Trouble> {
     let binary = binary(arguments.matins.clone())?;
-    let mut workloads = workload::all();
-    if !arguments.all {
-        let known: Vec<&str> = workloads.iter().map(|workload| workload.name()).collect();
-        let known = known.join(", ");
-        let unknown = arguments.workload.iter().find(|name| !known.split(", ").any(|it| it == *name));
-        if let Some(name) = unknown {
-            return Err(workload::Trouble(format!("there is no workload {name}; there are: {known}")));
-        }
-        workloads.retain(|workload| arguments.workload.iter().any(|name| name == workload.name()));
+    let names =
+        if arguments.all { workload::ALL.map(str::to_owned).to_vec() } else { arguments.workload.clone() };
+    let mut workloads = Vec::new();
+    for name in names {
+        let known = workload::ALL.join(", ");
+        let unknown = || workload::Trouble(format!("there is no workload {name}; there are: {known}"));
+        workloads.push(workload::workload(&name).ok_or_else(unknown)?);
     }
     let faults = if arguments.nemesis.is_empty() {
         "--mixed".to_owned()

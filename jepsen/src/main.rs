@@ -4,8 +4,8 @@
 //! if everything held and enough was exercised. Start reading at [`Verb`].
 
 mod child;
-mod mutations;
 mod cluster;
+mod mutations;
 mod report;
 mod sim;
 mod soak;

@@ -45,8 +45,10 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
             continue;
         }
         let share = if arguments.only.is_some() { 100 } else { shape.share };
-        let bounds =
-            Bounds { states: arguments.states * share / 100, ends_of_one_in: arguments.ends_of_one_in.max(1) };
+        let bounds = Bounds {
+            states: arguments.states * share / 100,
+            ends_of_one_in: arguments.ends_of_one_in.max(1),
+        };
         states += look_at(shape, bounds, &mut report);
     }
     report.needs("states in all", states, STATES_MIN.min(arguments.states));
@@ -71,14 +73,22 @@ fn tell(name: &str, found: &Found, report: &mut Report) {
     report.figure(format!("{name}: states"), found.states);
     report.figure(format!("{name}: transitions"), found.transitions);
     report.figure(format!("{name}: depth"), found.depth);
-    report.figure(format!("{name}: states per second"), (found.states as f64 / found.took.as_secs_f64()) as u64);
+    report.figure(
+        format!("{name}: states per second"),
+        (found.states as f64 / found.took.as_secs_f64()) as u64,
+    );
     report.figure(format!("{name}: tried to the end"), found.ends_tried);
     report.figure(format!("{name}: states on the way there"), found.states_to_ends);
-    let closed = if found.is_closed { "every state was looked at" } else { "more states lie beyond the bound" };
+    let closed =
+        if found.is_closed { "every state was looked at" } else { "more states lie beyond the bound" };
     report.notes.push(format!("{name}: {closed}"));
     if let Some(violation) = &found.violation {
-        let story: Vec<String> =
-            violation.story.iter().enumerate().map(|(at, step)| format!("      {}. {step}", at + 1)).collect();
+        let story: Vec<String> = violation
+            .story
+            .iter()
+            .enumerate()
+            .map(|(at, step)| format!("      {}. {step}", at + 1))
+            .collect();
         let what = format!("{name}: {}\n{}", violation.what, story.join("\n"));
         report.fail(what, format!("matins-jepsen worlds --only {name}"));
     }

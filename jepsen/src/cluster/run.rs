@@ -77,7 +77,8 @@ fn perform(
 ) -> Result<(), Trouble> {
     let name = workload.name();
     let wanted = settings.kinds.clone();
-    let with_disks = wanted.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.need() == Some(Need::Disks)));
+    let with_disks =
+        wanted.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.need() == Some(Need::Disks)));
     let plan = Plan {
         binary: settings.binary.clone(),
         folder: folder.path().into(),
@@ -169,8 +170,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
     let records = nodes.folder.join("records");
     fs::create_dir_all(&records).map_err(|error| Trouble(format!("{}: {error}", records.display())))?;
     let faults = Faults::default();
-    let site =
-        Site { endpoints: nodes.endpoints(), records, seed: settings.seed, faults: faults.clone() };
+    let site = Site { endpoints: nodes.endpoints(), records, seed: settings.seed, faults: faults.clone() };
     let field = Arc::new(Field {
         nodes: Arc::clone(nodes),
         observer: Arc::clone(&observer),
@@ -206,11 +206,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
 }
 
 /// Lets the nemeses act on a thread of their own: what they do blocks.
-fn start_haunting(
-    scene: &Scene,
-    field: Arc<Field>,
-    order: Order,
-) -> oneshot::Receiver<Result<(), Trouble>> {
+fn start_haunting(scene: &Scene, field: Arc<Field>, order: Order) -> oneshot::Receiver<Result<(), Trouble>> {
     let (done, is_done) = oneshot::channel();
     let seed = scene.settings.seed;
     let until = Instant::now() + Duration::from_secs(scene.settings.seconds);
@@ -237,7 +233,8 @@ async fn choose(settings: &Settings, field: &Arc<Field>, report: &mut Report) ->
         report.notes.append(&mut without);
         return Ok(Order::Mixed(wanted.into_iter().filter(is_possible).collect()));
     };
-    let impossible: Vec<String> = kinds.iter().filter(|kind| !is_possible(kind)).map(|kind| kind.name()).collect();
+    let impossible: Vec<String> =
+        kinds.iter().filter(|kind| !is_possible(kind)).map(|kind| kind.name()).collect();
     if impossible.is_empty() {
         return Ok(Order::Named(kinds));
     }

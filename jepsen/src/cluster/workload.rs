@@ -58,11 +58,6 @@ pub(crate) trait Workload: Send {
     async fn check(&mut self, site: &Site, report: &mut Report) -> Result<(), Trouble>;
 }
 
-mod trial;
-
-/// All workloads.
-pub(crate) fn all() -> Vec<Box<dyn Workload>> {
-    vec![Box::new(trial::Trial::default())]
 /// The names of all workloads, in the order in which they are run by default.
 pub(crate) const ALL: [&str; 3] = ["mutex", "register", "limits"];
 

@@ -330,9 +330,8 @@ impl Host {
     /// A supervisor without executor and without tasks leaves.
     fn let_go_of_idle(&mut self) {
         let has_executor = self.executor.is_some();
-        self.supervisors.retain(|supervisor| {
-            (has_executor && supervisor.is_linked()) || !supervisor.machine.is_idle()
-        });
+        self.supervisors
+            .retain(|supervisor| (has_executor && supervisor.is_linked()) || !supervisor.machine.is_idle());
     }
 
     fn deliver_to(&mut self, now: BootTime, id: SupervisorId) {

@@ -123,12 +123,10 @@ const PLAIN: Shape = Shape {
 
 /// All worlds of sessions.
 pub(crate) fn all() -> Vec<Shape> {
-    vec![
-        Shape {
-            name: "leaders",
-            what: "two leaders, streams that break, proposals without an answer",
-            budget: Budget { time: 8, elections: 1, cuts: 1, unanswered: 1, ..Budget::NONE },
-            ..PLAIN
-        },
-    ]
+    vec![Shape {
+        name: "leaders",
+        what: "two leaders, streams that break, proposals without an answer",
+        budget: Budget { time: 8, elections: 1, cuts: 1, unanswered: 1, ..Budget::NONE },
+        ..PLAIN
+    }]
 }

@@ -69,7 +69,11 @@ impl Lead {
 struct NoRuns;
 
 impl History for NoRuns {
-    fn runs_at(&self, _: &ScheduleId, _: Timestamp) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
+    fn runs_at(
+        &self,
+        _: &ScheduleId,
+        _: Timestamp,
+    ) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
         Ok(Vec::new())
     }
 
@@ -138,7 +142,8 @@ impl Cluster {
 
     /// The order of proposals that are under way says nothing: they are applied in any order.
     pub(super) fn sort_pending(&mut self) {
-        self.pending.sort_by_key(|pending| (pending.node, pending.leadership, pending.print, pending.wants_answer));
+        self.pending
+            .sort_by_key(|pending| (pending.node, pending.leadership, pending.print, pending.wants_answer));
     }
 
     fn send(&mut self, id: u8, message: v1::LeaderMessage) -> Result<(), String> {
@@ -158,7 +163,10 @@ impl Cluster {
                 executor::Event::Refused { last: SessionNumber(it.last_session) }
             }
             Some(FromLeaderMessage::Grant(it)) if opened.is_none() => {
-                return Err(format!("5.4: stream {id} is granted {} ms before its session is open", it.length_ms));
+                return Err(format!(
+                    "5.4: stream {id} is granted {} ms before its session is open",
+                    it.length_ms
+                ));
             }
             Some(FromLeaderMessage::Grant(it)) => {
                 executor::Event::Granted { sequence: it.sequence, length: Millis(it.length_ms) }

@@ -3,6 +3,7 @@
 //! Each verb is a module that fills a [`report::Report`]; what it comes to is printed here, and the exit code is 0 only
 //! if everything held and enough was exercised. Start reading at [`Verb`].
 
+mod crash;
 mod report;
 mod sim;
 
@@ -32,6 +33,8 @@ struct Arguments {
 enum Verb {
     /// Simulate the pure core under faults, then without: first nothing may break, then everything must end
     Sim(sim::Arguments),
+    /// Cut the power at every write of a node's store, then look what is left
+    Crash(crash::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let mut report: Report = match arguments.verb {
         Verb::Sim(arguments) => sim::run(&arguments),
+        Verb::Crash(arguments) => crash::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -8,6 +8,8 @@
 mod contents;
 mod cuts;
 mod faults;
+mod leader;
+mod node;
 mod points;
 mod store;
 mod tape;
@@ -45,6 +47,8 @@ pub(crate) struct Arguments {
 enum Workload {
     /// Log, vote, marker, snapshots and blobs, by themselves
     Store,
+    /// A whole node that follows a leader
+    Node,
     /// The same, and every sync in turn fails
     Syncs,
     /// The same, and every write in turn finds the disk full
@@ -57,6 +61,7 @@ impl Workload {
     fn name(self) -> &'static str {
         match self {
             Self::Store => "store",
+            Self::Node => "node",
             Self::Syncs => "syncs",
             Self::Full => "full",
             Self::Flips => "flips",
@@ -68,11 +73,11 @@ impl Workload {
 pub(crate) fn run(arguments: &Arguments) -> Report {
     let mut report = Report::new("crash");
     let (mut counts, mut faults) = (Counts::default(), Faults::default());
-    let all = [Workload::Syncs, Workload::Full, Workload::Flips, Workload::Store];
+    let all = [Workload::Syncs, Workload::Full, Workload::Flips, Workload::Node, Workload::Store];
     for workload in all.into_iter().filter(|one| arguments.workload.is_none_or(|only| only == *one)) {
         let seeds = match workload {
             Workload::Store if arguments.point.is_none() => arguments.seeds,
-            Workload::Store | Workload::Syncs | Workload::Full | Workload::Flips => 1,
+            Workload::Store | Workload::Node | Workload::Syncs | Workload::Full | Workload::Flips => 1,
         };
         for seed in arguments.seed..arguments.seed + seeds {
             let done = run_seed(workload, seed, arguments.point, (&mut counts, &mut faults));
@@ -102,15 +107,19 @@ fn run_seed(
         Workload::Store => {
             let disk = TapeDisk::default();
             let work = store::run(&disk, seed).map_err(|error| (0, error))?;
-            let story = Story { tape: disk.tape(), notes: work.notes, seed };
-            let (found, broken) = story.cut_everywhere(only);
-            counts.add(&found);
-            broken.map_or(Ok(()), |broken| Err((broken.point, broken.what)))
+            cut(&Story { tape: disk.tape(), notes: work.notes, seed }, only, counts)
         }
+        Workload::Node => cut(&node::run(seed).map_err(|error| (0, error))?, only, counts),
         Workload::Syncs => faults::syncs_fail(seed, only, faults),
         Workload::Full => faults::disk_full(seed, only, faults),
         Workload::Flips => faults::flip(seed, only, faults),
     }
+}
+
+fn cut(story: &Story, only: Option<u64>, counts: &mut Counts) -> Result<(), (u64, String)> {
+    let (found, broken) = story.cut_everywhere(only);
+    counts.add(&found);
+    broken.map_or(Ok(()), |broken| Err((broken.point, broken.what)))
 }
 
 fn tell(report: &mut Report, arguments: &Arguments, counts: &Counts, faults: Faults) {

@@ -8,15 +8,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use matins_core::id::{ClusterId, Digest};
-use matins_node::store::files::{Files, MemoryDisk};
+use matins_node::store::files::Files;
 use matins_node::store::log::Record;
-use matins_node::store::snapshot::{SnapshotMeta, Snapshots};
+use matins_node::store::snapshot::SnapshotMeta;
 use matins_node::store::vote::VoteRecord;
 use matins_node::store::{Position, StoreError};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::contents::{Body, Contents, Known, OWN, Opened, ROOT, record};
+use super::leader::pieces;
 use super::tape::TapeDisk;
 
 /// What was known from this change of the tape on.
@@ -432,15 +433,4 @@ fn unwritten(source: std::io::Error) -> StoreError {
         return StoreError::Full { doing, path };
     }
     StoreError::Io { doing, path, source }
-}
-
-/// The pieces of a snapshot, as another node sends them.
-fn pieces(meta: &SnapshotMeta, body: &[u8]) -> Result<Vec<Vec<u8>>, String> {
-    let told = |error: StoreError| error.to_string();
-    let other = Snapshots::open(Arc::new(MemoryDisk::new()), Path::new("/other")).map_err(told)?;
-    let mut writer = other.write(meta).map_err(told)?;
-    writer.write_all(body).map_err(|error| error.to_string())?;
-    let sent = other.publish(writer.finish().map_err(told)?).map_err(told)?;
-    let piece = |number| sent.piece(number).map_err(told)?.ok_or_else(|| "a piece is missing".to_owned());
-    (0..sent.pieces()).map(|number| piece(number).map(|piece| piece.to_vec())).collect()
 }

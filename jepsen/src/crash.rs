@@ -11,8 +11,11 @@ mod faults;
 mod leader;
 mod node;
 mod points;
+mod power;
 mod store;
 mod tape;
+
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -40,6 +43,12 @@ pub(crate) struct Arguments {
     /// Only this point of the seed
     #[arg(long, requires = "workload")]
     point: Option<u64>,
+    /// Only this: so many power cuts under ext4 on a loop device, where the machine allows it
+    #[arg(long, conflicts_with = "workload")]
+    power_cuts: Option<u64>,
+    /// Be the writer under whom the power is cut
+    #[arg(long, hide = true)]
+    write_in: Option<PathBuf>,
 }
 
 /// What is done to a disk before its power is cut.
@@ -71,6 +80,12 @@ impl Workload {
 
 /// Cuts the power everywhere, up to the first promise that breaks.
 pub(crate) fn run(arguments: &Arguments) -> Report {
+    if let Some(root) = &arguments.write_in {
+        return write(root, arguments.seed);
+    }
+    if let Some(wanted) = arguments.power_cuts {
+        return cut_power(wanted, arguments.seed);
+    }
     let mut report = Report::new("crash");
     let (mut counts, mut faults) = (Counts::default(), Faults::default());
     let all = [Workload::Syncs, Workload::Full, Workload::Flips, Workload::Node, Workload::Store];
@@ -114,6 +129,36 @@ fn run_seed(
         Workload::Full => faults::disk_full(seed, only, faults),
         Workload::Flips => faults::flip(seed, only, faults),
     }
+}
+
+/// Power cuts under a real file system. Where there can be none the report says so, and nothing has been shown.
+fn cut_power(wanted: u64, seed: u64) -> Report {
+    let mut report = Report::new("crash power cuts");
+    let mut cuts = power::Cuts::default();
+    let is_skipped = match power::cut(wanted, seed, &mut cuts) {
+        Ok(()) => false,
+        Err(power::Ended::Skipped(why)) => {
+            report.notes.push(format!("skipped: no power cuts on this machine: {why}"));
+            true
+        }
+        Err(power::Ended::Broken(seed, what)) => {
+            report.fail(what, format!("matins-jepsen crash --power-cuts {wanted} --seed {seed}"));
+            false
+        }
+    };
+    report.needs("power cuts under ext4", cuts.done, if is_skipped { 0 } else { wanted });
+    report.figure("acknowledged things that were there", cuts.checked);
+    report.figure("copies not used, since ext4 wrote meanwhile", cuts.thrown_away);
+    report
+}
+
+/// The other side of it; its standard output is a pipe, and its report goes nowhere.
+fn write(root: &Path, seed: u64) -> Report {
+    let mut report = Report::new("crash writer");
+    if let Err(error) = power::write(root, seed) {
+        report.invalid.push(error);
+    }
+    report
 }
 
 fn cut(story: &Story, only: Option<u64>, counts: &mut Counts) -> Result<(), (u64, String)> {

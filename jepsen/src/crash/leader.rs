@@ -5,9 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use matins_core::command::{
-    Apply, ApplyWorkflow, Command, Entry, Proposal, Readings, Start, StopHow, Tick,
-};
+use matins_core::command::{Apply, ApplyWorkflow, Command, Entry, Proposal, Readings, Start, StopHow, Tick};
 use matins_core::id::{Digest, LogIndex, NodeId};
 use matins_core::state::{RunOrigin, Settings};
 use matins_core::time::{Millis, Timestamp};
@@ -145,15 +143,12 @@ impl Leader {
     /// What the follower is sent.
     pub(super) fn request(
         &mut self,
-        to: Option<v1::PeerTo>,
+        to: v1::PeerTo,
         from: u64,
         committed: Option<u64>,
     ) -> v1::PeerAppendRequest {
-        let place = |record: &Record| v1::PeerLogId {
-            term: record.term,
-            leader: record.leader,
-            index: record.index,
-        };
+        let place =
+            |record: &Record| v1::PeerLogId { term: record.term, leader: record.leader, index: record.index };
         let kind = |kind: Kind| match kind {
             Kind::Blank => v1::peer_record::Kind::Blank,
             Kind::Membership => v1::peer_record::Kind::Membership,
@@ -166,7 +161,7 @@ impl Leader {
         };
         self.sent = self.next();
         v1::PeerAppendRequest {
-            to,
+            to: Some(to),
             vote: Some(v1::PeerVote { term: self.term, node: self.node, committed: true }),
             previous: from.checked_sub(1).map(|before| place(&self.records[before as usize])),
             committed: committed.map(|index| place(&self.records[index as usize])),

@@ -39,6 +39,8 @@ const KEEP_RECORDS: u64 = 6;
 const ROUNDS: u32 = 5;
 /// The disk is quiet when nothing has changed for so long.
 const QUIET: Duration = Duration::from_millis(60);
+/// A snapshot that the cluster agreed on is there by then.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(3);
 /// Every wait ends by then.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -62,8 +64,7 @@ impl EntryClock for NoClock {
 /// Runs a seed and answers what it did to its disk.
 pub(super) fn run(seed: u64) -> Result<Story, String> {
     // One thread that waits for the disk, so that what the node does in the background has one order.
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
     runtime.map_err(|error| error.to_string())?.block_on(story(seed))
 }
 
@@ -112,7 +113,11 @@ impl Follower {
         let noted = Arc::clone(&exits);
         let config = StartConfig {
             data_dir: ROOT.into(),
-            member: Member { name: "b".into(), cluster_address: address.clone(), public_address: String::new() },
+            member: Member {
+                name: "b".into(),
+                cluster_address: address.clone(),
+                public_address: String::new(),
+            },
             times: RaftTimes::default(),
             storage: StorageConfig {
                 files,
@@ -139,8 +144,8 @@ impl Follower {
         self.notes.push(Note { at: self.disk.changes(), is_answer, known: self.known.clone() });
     }
 
-    fn to() -> Option<v1::PeerTo> {
-        Some(v1::PeerTo { cluster: CLUSTER, node: OWN.0 })
+    fn to() -> v1::PeerTo {
+        v1::PeerTo { cluster: CLUSTER, node: OWN.0 }
     }
 
     async fn work(&mut self) -> Held {
@@ -169,7 +174,7 @@ impl Follower {
         self.quiet().await?;
         self.known.asked.marker = Some(marker.clone());
         self.note(false);
-        let request = v1::PeerJoinRequest { cluster: CLUSTER, level: 1, ..v1::PeerJoinRequest::default() };
+        let request = v1::PeerJoinRequest { cluster: CLUSTER, level: 1 };
         self.client.join(request).await.map_err(told)?;
         self.known.acked.marker = Some(marker);
         self.note(true);
@@ -239,19 +244,9 @@ impl Follower {
         self.known.asked.purged = Some(body.last);
         self.known.asked.snapshots.insert(index, body);
         self.send(from, self.leader.committed()).await?;
-        let deadline = Instant::now() + DEADLINE;
-        let is_published = |disk: &TapeDisk| {
-            let name = format!("{index:020}-");
-            let image = disk.image();
-            let found = image.files().any(|(path, _)| {
-                let of_snapshot = path.extension().is_some_and(|ending| ending == "snapshot");
-                let name_of = path.file_name().and_then(|found| found.to_str());
-                of_snapshot && name_of.is_some_and(|found| found.starts_with(&name))
-            });
-            found
-        };
+        let deadline = Instant::now() + PUBLISHED_WITHIN;
         // A planted bug may publish it under another name: then the comparison tells.
-        while !is_published(&self.disk) && Instant::now() + DEADLINE - Duration::from_secs(2) < deadline {
+        while !is_published(&self.disk, index) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.quiet().await
@@ -267,7 +262,7 @@ impl Follower {
         self.note(false);
         let vote = v1::PeerVote { term: self.leader.term, node: self.leader.node, committed: true };
         let head = v1::PeerSnapshotPart {
-            to: Self::to(),
+            to: Some(Self::to()),
             last: Some(v1::PeerLogId { term: last.term, leader: last.leader, index: last.index }),
             vote: Some(vote),
             ..v1::PeerSnapshotPart::default()
@@ -300,4 +295,15 @@ impl Follower {
             }
         }
     }
+}
+
+fn is_published(disk: &TapeDisk, index: u64) -> bool {
+    let name = format!("{index:020}-");
+    let image = disk.image();
+    let is_it = |path: &Path| {
+        let of_snapshot = path.extension().is_some_and(|ending| ending == "snapshot");
+        let found = path.file_name().and_then(|found| found.to_str());
+        of_snapshot && found.is_some_and(|found| found.starts_with(&name))
+    };
+    image.files().any(|(path, _)| is_it(path))
 }

@@ -4,7 +4,7 @@
 //! Every step notes what it asks before, and what was acknowledged after. Start reading at [`run`].
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use matins_core::id::{ClusterId, Digest};
@@ -43,8 +43,10 @@ const SIZES: [usize; 5] = [0, 16, 16, 48, 150];
 
 /// The workload: what it knows, and the store that it works on.
 pub(super) struct Work {
-    disk: TapeDisk,
     files: Arc<dyn Files>,
+    root: PathBuf,
+    /// The disk, where it is one with a tape; otherwise what is noted is told on standard output.
+    tape: Option<TapeDisk>,
     random: StdRng,
     opened: Option<Opened>,
     known: Known,
@@ -57,11 +59,18 @@ pub(super) struct Work {
 /// Does all steps of a seed on a disk. A failed step is met as a node meets it: a full disk and a failed transfer are tried
 /// again, a fault ends the process and the next one opens the directory.
 pub(super) fn run(disk: &TapeDisk, seed: u64) -> Result<Work, String> {
+    run_all(Arc::new(disk.clone()), Path::new(ROOT), Some(disk.clone()), seed)
+}
+
+/// The same on another disk. Each note is told as one byte on standard output.
+pub(super) fn run_on(files: Arc<dyn Files>, root: &Path, seed: u64) -> Result<Work, String> {
+    run_all(files, root, None, seed)
+}
+
+fn run_all(files: Arc<dyn Files>, root: &Path, tape: Option<TapeDisk>, seed: u64) -> Result<Work, String> {
     let random = StdRng::seed_from_u64(seed);
-    let files: Arc<dyn Files> = Arc::new(disk.clone());
-    let (opened, known) = (None, Known::default());
-    let mut work =
-        Work { disk: disk.clone(), files, random, opened, known, term: 1, notes: Vec::new(), broken: None };
+    let (root, known, notes) = (root.into(), Known::default(), Vec::new());
+    let mut work = Work { files, root, tape, random, opened: None, known, term: 1, notes, broken: None };
     work.reopen()?;
     for _ in 0..STEPS {
         work.step()?;
@@ -75,7 +84,12 @@ type Do<'a> = dyn Fn(&Opened) -> Result<(), StoreError> + 'a;
 impl Work {
     fn note(&mut self, is_answer: bool) {
         let known = self.known.clone();
-        self.notes.push(Note { at: self.disk.changes(), is_answer, known });
+        let at = self.tape.as_ref().map_or(0, TapeDisk::changes);
+        self.notes.push(Note { at, is_answer, known });
+        if self.tape.is_none() {
+            // Nobody listening any more is no business of the workload.
+            let _ = std::io::stdout().write_all(b".").and_then(|()| std::io::stdout().flush());
+        }
     }
 
     /// A new process. The first one makes the directory.
@@ -83,8 +97,10 @@ impl Work {
         self.note(false);
         for attempt in 0.. {
             self.opened = None;
-            self.disk.kill();
-            match Opened::at(&self.files, Path::new(ROOT)) {
+            if let Some(disk) = &self.tape {
+                disk.kill();
+            }
+            match Opened::at(&self.files, &self.root) {
                 Ok(opened) => {
                     let marker = opened.dir.marker();
                     if self.known.acked.marker.is_some() && self.known.acked.marker.as_ref() != Some(&marker)

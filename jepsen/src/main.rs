@@ -5,6 +5,7 @@
 
 mod child;
 mod cluster;
+mod crash;
 mod mutations;
 mod report;
 mod sim;
@@ -51,6 +52,8 @@ enum Verb {
     /// What the tasks of workloads do
     #[command(hide = true)]
     Task(cluster::workload::task::Arguments),
+    /// Cut the power at every write of a node's store, then look what is left
+    Crash(crash::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Cluster(arguments) => cluster::run(&arguments),
         Verb::Trial(arguments) => cluster::trial::run(&arguments),
         Verb::Task(arguments) => return cluster::workload::task::run(&arguments),
+        Verb::Crash(arguments) => crash::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -29,7 +29,7 @@ use crate::history::{Blocks, History, HistoryError, error_chain};
 use crate::lead::shell;
 use crate::lead::time::LeaderTime;
 use crate::packs::{Packer, Packs};
-use crate::raft::{Consensus, Member, StartConfig, StartError, exit_process};
+use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
 use crate::system::{self, Listener};
 pub use config::{ExecutorSettings, NodeConfig};
@@ -105,6 +105,7 @@ impl Node {
         };
         let clock = Arc::new(LeaderTime::new());
         let start = StartConfig {
+            storage: StorageConfig::default(),
             data_dir: config.data_dir.clone(),
             member,
             times: config.times.clone(),

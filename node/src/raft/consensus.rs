@@ -21,6 +21,7 @@ use super::log::RaftLog;
 use super::propose::Queue;
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
+use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::{Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
@@ -37,6 +38,8 @@ pub struct StartConfig {
     pub member: Member,
     /// Times.
     pub times: RaftTimes,
+    /// The disk, and how much of the log stays on it.
+    pub storage: StorageConfig,
     /// What is done when this node must end (PROTOCOL 2.3): [`exit_process`](super::exit_process) in a real one.
     pub on_exit: OnExit,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use matins_core::State;
 use matins_core::id::Digest;
+use matins_core::mutation::{Mutation, planted};
 use matins_proto::v1;
 use openraft::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -150,8 +151,10 @@ fn meta_to_store(copy: &StateCopy, hash: Digest) -> stored::SnapshotMeta {
         at: (*copy.membership.log_id()).map(record::to_position),
         members: record::encode_membership(copy.membership.membership()).to_vec(),
     };
+    let mut last = record::to_position(copy.log_id);
+    last.index += u64::from(planted(Mutation::SnapshotOffByOne));
     stored::SnapshotMeta {
-        last: record::to_position(copy.log_id),
+        last,
         level: copy.state.cluster.level.into(),
         membership: postcard::to_allocvec(&members).expect("its bytes have a known length"),
         state_hash: hash,

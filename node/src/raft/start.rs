@@ -29,11 +29,12 @@ use super::network::Network;
 use super::propose::{Proposer, Queue, Waiting};
 use super::reads::{Round, Rounder, Rounds};
 use super::snapshot::Snapshots;
+use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::Raft;
 use super::watchdog::{self, Exit, OnExit, Watch};
 use crate::store::blobs::Blobs;
-use crate::store::log::{Log, LogConfig};
+use crate::store::log::Log;
 use crate::store::marker::{DataDir, Expected};
 use crate::store::vote::VoteFile;
 use crate::store::{StoreError, snapshot};
@@ -67,27 +68,27 @@ impl Consensus {
     /// Opens the data directory and takes part. A node with an empty directory waits for `init`, or to be added.
     pub async fn start(config: StartConfig, clock: Arc<dyn EntryClock>) -> Result<Self, StartError> {
         config.times.validate()?;
-        let root = config.data_dir.clone();
-        let opened = system::blocking(move || open(&root)).await?;
-        let on_exit = Arc::clone(&config.on_exit);
+        let (root, storage) = (config.data_dir.clone(), config.storage.clone());
+        let opened = system::blocking(move || open(&root, &storage)).await?;
+        let (storage, on_exit) = (config.storage.clone(), Arc::clone(&config.on_exit));
         let (inner, ends) = assemble(config, clock, opened).await?;
         let inner = Arc::new(inner);
         adopt_cluster(&inner)?;
         watchdog::start(Arc::clone(&inner.watch), inner.times.give_up(), Arc::clone(&on_exit))?;
-        spawn_all(&inner, ends, on_exit);
+        spawn_all(&inner, ends, storage, on_exit);
         tracing::info!(node = %inner.node, cluster = ?inner.links.cluster(), "takes part");
         Ok(Self::of(inner))
     }
 }
 
 /// Blocks.
-fn open(root: &Path) -> Result<Opened, StartError> {
-    let files = system::disk();
+fn open(root: &Path, storage: &StorageConfig) -> Result<Opened, StartError> {
+    let files = Arc::clone(&storage.files);
     let expected = Expected { node: None, cluster: None, level_max: LEVEL.into() };
     // Zero stands for nobody in the log. Ten digits are enough to tell nodes apart, and people read them.
     let draw = || NodeId(system::random().random_range(1..=u64::from(u32::MAX)));
     let dir = DataDir::open(Arc::clone(&files), root, expected, draw)?;
-    let log = Log::open(Arc::clone(&files), &root.join("log"), LogConfig::default())?;
+    let log = Log::open(Arc::clone(&files), &root.join("log"), storage.log)?;
     let vote = VoteFile::new(Arc::clone(&files), root);
     let store = snapshot::Snapshots::open(Arc::clone(&files), &root.join("snapshots"))?;
     let (durable, is_durable) = watch::channel(0);
@@ -216,7 +217,7 @@ fn adopt_cluster(inner: &Inner) -> Result<(), StartError> {
     Ok(())
 }
 
-fn spawn_all(inner: &Arc<Inner>, ends: Ends, on_exit: OnExit) {
+fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: OnExit) {
     let tasks = &inner.tasks;
     let proposer = Proposer {
         queue: ends.queue,
@@ -249,7 +250,8 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, on_exit: OnExit) {
         tasks: tasks.clone(),
     };
     tasks.spawn(driver.run());
-    let keeper = Keeper { inner: Arc::clone(inner), asked: ends.keep, agreed: ends.agreed, found: None };
+    let keeper =
+        Keeper { inner: Arc::clone(inner), storage, asked: ends.keep, agreed: ends.agreed, found: None };
     tasks.spawn(keeper.run());
     tasks.spawn(lead::follow(Arc::clone(inner)));
     tasks.spawn(blobs::tend(Arc::clone(inner)));

@@ -81,6 +81,7 @@ impl TestNode {
                 public_address: String::new(),
             },
             times: RaftTimes::default(),
+            storage: StorageConfig::default(),
             on_exit: Arc::new(move |exit| noted.lock().unwrap().push(exit.clone())),
         };
         let consensus = Consensus::start(config, Arc::new(MajorityClock::default())).await.unwrap();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use matins_core::mutation::{Mutation, planted};
 use rand::Rng as _;
 
 use super::super::files::{File, Files, Open};
@@ -49,7 +50,9 @@ impl Segment {
         let file = files.open(&path, Open::Truncated).map_err(StoreError::io("create", &path))?;
         file.write_at(&head, 0).map_err(StoreError::io("write", &path))?;
         file.sync().map_err(StoreError::io("sync", &path))?;
-        files.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+        if !planted(Mutation::DirectoryNotSynced) {
+            files.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+        }
         Ok(Self::empty(path, file, salt, first))
     }
 
@@ -155,7 +158,7 @@ impl Segment {
             keep = self.end;
         }
         self.refuse_damage_in_the_middle(&bytes)?;
-        if keep < len {
+        if keep < len && !planted(Mutation::TornTailKept) {
             self.file.truncate(keep).map_err(StoreError::io("cut the torn tail of", &self.path))?;
         }
         // The last append may be in the cache only: of a process that was killed before its fsync, or whose fsync

@@ -221,7 +221,7 @@ impl Leader {
 
     /// When `run` is to be called next if nothing happens before, on the boot-time clock.
     pub fn next_run(&self, now: Now) -> BootTime {
-        let next_due = self.state.due.range((self.looked_until + Millis(1), least_schedule())..).next();
+        let next_due = self.state.due.range((self.looked_until + Millis(1), ScheduleId::least())..).next();
         let by_time = [
             next_due.map(|((at, _), ())| *at),
             timers::next_timer(&self.state),
@@ -267,8 +267,8 @@ impl Leader {
     /// What became due because time went on.
     fn look_at_what_is_due(&mut self, now: Now, outside: &Outside<'_>) {
         let state = self.state.clone();
-        let from = (self.looked_until + Millis(1), least_schedule());
-        for ((_, id), ()) in state.due.range(from..(now.at + Millis(1), least_schedule())) {
+        let from = (self.looked_until + Millis(1), ScheduleId::least());
+        for ((_, id), ()) in state.due.range(from..(now.at + Millis(1), ScheduleId::least())) {
             self.queue.look(Key::Fire(id.clone()));
         }
         self.looked_until = self.looked_until.max(now.at);
@@ -433,15 +433,6 @@ impl Hash for Leader {
         } = self;
         (queue, sessions, reports).hash(hasher);
         (looked_until, wrote_at, retire_look_at, finished_counted).hash(hasher);
-    }
-}
-
-/// Keys of `State.due` begin with it.
-fn least_schedule() -> ScheduleId {
-    let name = || "0".parse().expect("a digit is a name");
-    ScheduleId {
-        workflow: matins_core::id::WorkflowName { namespace: name(), name: name() },
-        schedule: "0".parse().expect("a digit is a name"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! History as backfills ask for it: the runs of one tick, from this node's index.
 
 use matins_core::id::{RunId, ScheduleId};
-use matins_core::state::{PastOutcome, PastRow, RunState, TaskState};
+use matins_core::state::{PastOutcome, PastRow, RunState};
 use matins_core::time::Timestamp;
 
 use super::backfill::{History, NoHistory};
@@ -40,24 +40,10 @@ impl History for Past {
             NoHistory
         })?;
         let Some(retired) = retired else { return Ok(None) };
-        let outcome = |state: &TaskState| match state {
-            TaskState::Success | TaskState::Skipped(_) => PastOutcome::Good,
-            TaskState::Waiting
-            | TaskState::WaitingForPast { .. }
-            | TaskState::Deciding
-            | TaskState::Queued
-            | TaskState::Expanded
-            | TaskState::Running { .. }
-            | TaskState::Stopping { .. }
-            | TaskState::Retrying { .. }
-            | TaskState::Failed(_)
-            | TaskState::UpstreamFailed
-            | TaskState::Cancelled => PastOutcome::Bad,
-        };
         let tasks = retired.tasks.iter().filter(|(task, _)| task.item.is_none());
         let ended = tasks
             .filter_map(|(task, row)| {
-                Some((retired.task_names.get(usize::from(task.task))?.clone(), outcome(&row.state)))
+                Some((retired.task_names.get(usize::from(task.task))?.clone(), PastOutcome::of(&row.state)))
             })
             .collect();
         Ok(Some(PastRow { run, ended: Some(ended) }))

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
 }
 
 fn look_at(shape: Shape, bounds: Bounds, report: &mut Report) -> u64 {
-    let name = shape.name;
+    let (name, what) = (shape.name, shape.what);
     let first = match Cluster::founded(Arc::new(shape)) {
         Ok(first) => first,
         Err(why) => {
@@ -63,11 +63,11 @@ fn look_at(shape: Shape, bounds: Bounds, report: &mut Report) -> u64 {
         }
     };
     let found = Search::new(first, bounds).run();
-    tell(name, &found, report);
+    tell((name, what), &found, report);
     found.states
 }
 
-fn tell(name: &str, found: &Found, report: &mut Report) {
+fn tell((name, what): (&str, &str), found: &Found, report: &mut Report) {
     report.figure(format!("{name}: states"), found.states);
     report.figure(format!("{name}: transitions"), found.transitions);
     report.figure(format!("{name}: depth"), found.depth);
@@ -75,7 +75,7 @@ fn tell(name: &str, found: &Found, report: &mut Report) {
     report.figure(format!("{name}: tried to the end"), found.ends_tried);
     report.figure(format!("{name}: states on the way there"), found.states_to_ends);
     let closed = if found.is_closed { "every state was looked at" } else { "more states lie beyond the bound" };
-    report.notes.push(format!("{name}: {closed}"));
+    report.notes.push(format!("{name} ({what}): {closed}"));
     if let Some(violation) = &found.violation {
         let story: Vec<String> =
             violation.story.iter().enumerate().map(|(at, step)| format!("      {}. {step}", at + 1)).collect();

@@ -3,7 +3,9 @@
 use matins_core::state::settings::LeaseTerms;
 use matins_core::time::Millis;
 
+use super::About;
 use super::host::LocalLink;
+use super::ticks::TicksBudget;
 
 /// How often each thing may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -261,5 +263,20 @@ fn of_tasks() -> [Shape; 4] {
             share: 5,
             ..PLAIN
         },
+    ]
+}
+
+/// All worlds of schedules.
+pub(crate) fn of_ticks() -> [(About, TicksBudget); 2] {
+    let plain = TicksBudget { minutes: 4, outages: 0, elections: 1, changes: 3, twice: 1 };
+    [
+        (
+            About { name: "schedules", what: "ticks, pauses, new specs and deletes with stale proposals", share: 10 },
+            plain,
+        ),
+        (
+            About { name: "outages", what: "ticks that an outage left behind, and those of a failover", share: 5 },
+            TicksBudget { minutes: 4, outages: 1, elections: 2, changes: 1, twice: 1 },
+        ),
     ]
 }

@@ -10,12 +10,13 @@ mod fingerprint;
 mod host;
 mod search;
 mod shapes;
+mod ticks;
 
 use std::sync::Arc;
 
 use cluster::Cluster;
-use search::{Bounds, Found, Search};
-use shapes::Shape;
+use search::{Bounds, Found, Search, World};
+use ticks::Ticks;
 
 use crate::report::Report;
 
@@ -41,55 +42,72 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     let mut report = Report::new("worlds");
     let mut states = 0;
     for shape in shapes::all() {
-        if arguments.only.as_deref().is_some_and(|only| only != shape.name) {
-            continue;
-        }
-        let share = if arguments.only.is_some() { 100 } else { shape.share };
-        let bounds = Bounds {
-            states: arguments.states * share / 100,
-            ends_of_one_in: arguments.ends_of_one_in.max(1),
-        };
-        states += look_at(shape, bounds, &mut report);
+        let about = About { name: shape.name, what: shape.what, share: shape.share };
+        states += arguments.look_at(about, || Cluster::founded(Arc::new(shape)), &mut report);
+    }
+    for (about, budget) in shapes::of_ticks() {
+        states += arguments.look_at(about, || Ticks::founded(budget), &mut report);
     }
     report.needs("states in all", states, STATES_MIN.min(arguments.states));
     report
 }
 
-fn look_at(shape: Shape, bounds: Bounds, report: &mut Report) -> u64 {
-    let name = shape.name;
-    let first = match Cluster::founded(Arc::new(shape)) {
-        Ok(first) => first,
-        Err(why) => {
-            report.fail(format!("{name}: {why}"), format!("matins-jepsen worlds --only {name}"));
-            return 0;
-        }
-    };
-    let found = Search::new(first, bounds).run();
-    tell(name, &found, report);
-    found.states
+/// What a world is, for people, and the share of all states that it may have, in hundredths.
+#[derive(Clone, Copy, Debug)]
+struct About {
+    name: &'static str,
+    what: &'static str,
+    share: u64,
 }
 
-fn tell(name: &str, found: &Found, report: &mut Report) {
+impl Arguments {
+    /// Looks at one world, if it is asked for. Gives the number of its states.
+    fn look_at<W: World>(
+        &self,
+        about: About,
+        found: impl FnOnce() -> Result<W, String>,
+        report: &mut Report,
+    ) -> u64 {
+        if self.only.as_deref().is_some_and(|only| only != about.name) {
+            return 0;
+        }
+        let share = if self.only.is_some() { 100 } else { about.share };
+        let ends_of_one_in = self.ends_of_one_in.max(1);
+        let bounds = Bounds { states: self.states * share / 100, ends_of_one_in };
+        match found() {
+            Ok(first) => {
+                let found = Search::new(first, bounds).run();
+                tell(about, &found, report);
+                found.states
+            }
+            Err(why) => {
+                report.fail(format!("{}: {why}", about.name), about.repeat());
+                0
+            }
+        }
+    }
+}
+
+impl About {
+    fn repeat(self) -> String {
+        format!("matins-jepsen worlds --only {}", self.name)
+    }
+}
+
+fn tell(about: About, found: &Found, report: &mut Report) {
+    let About { name, what, .. } = about;
+    let per_second = (found.states as f64 / found.took.as_secs_f64().max(0.001)) as u64;
     report.figure(format!("{name}: states"), found.states);
     report.figure(format!("{name}: transitions"), found.transitions);
     report.figure(format!("{name}: depth"), found.depth);
-    report.figure(
-        format!("{name}: states per second"),
-        (found.states as f64 / found.took.as_secs_f64()) as u64,
-    );
-    report.figure(format!("{name}: tried to the end"), found.ends_tried);
-    report.figure(format!("{name}: states on the way there"), found.states_to_ends);
-    let closed =
-        if found.is_closed { "every state was looked at" } else { "more states lie beyond the bound" };
-    report.notes.push(format!("{name}: {closed}"));
+    report.figure(format!("{name}: states per second"), per_second);
+    report.figure(format!("{name}: states tried to the end"), found.ends_tried);
+    report.figure(format!("{name}: states on the way to an end"), found.states_to_ends);
+    let bound = if found.is_closed { "all its states were looked at" } else { "the bound on states was reached" };
+    report.notes.push(format!("{name} ({what}): {bound}"));
     if let Some(violation) = &found.violation {
-        let story: Vec<String> = violation
-            .story
-            .iter()
-            .enumerate()
-            .map(|(at, step)| format!("      {}. {step}", at + 1))
-            .collect();
-        let what = format!("{name}: {}\n{}", violation.what, story.join("\n"));
-        report.fail(what, format!("matins-jepsen worlds --only {name}"));
+        let story = violation.story.iter().enumerate();
+        let story: Vec<String> = story.map(|(at, step)| format!("\n      {}. {step}", at + 1)).collect();
+        report.fail(format!("{name}: {}{}", violation.what, story.concat()), about.repeat());
     }
 }

@@ -13,12 +13,12 @@ use matins_core::id::{Fence, LogIndex, NodeId, RunId};
 use matins_core::time::{BootTime, Millis, Timestamp};
 use matins_core::{Outcome, Refusal, State, apply};
 use matins_node::lead::leader::Event;
-use matins_node::lead::queue::ConnId;
+use matins_node::lead::queue::{ConnId, Key};
 
 use super::fingerprint::{self, EPOCH, Fingerprint};
 use super::host::{Host, LocalLink, Said};
 use super::search::World;
-use super::shapes::{Budget, Shape};
+use super::shapes::{Budget, Cordons, Shape};
 
 mod checks;
 mod founding;
@@ -32,6 +32,9 @@ use streams::Stream;
 
 /// Leader time of all these worlds: nothing in them waits for it.
 const AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+/// A leader whose proposal is not applied for L/3 gives up (PROTOCOL 2.3), which is less than two steps of time.
+const AGE_MAX: u8 = 1;
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +152,10 @@ impl Cluster {
 
     fn pass_time(&mut self) -> Result<(), String> {
         self.elapsed += self.shape.step;
+        for pending in &mut self.pending {
+            pending.age = pending.age.saturating_add(1).min(AGE_MAX);
+        }
+        self.sort_pending();
         let now = self.host_clock();
         for host in 0..self.hosts.len() {
             let said = Arc::make_mut(&mut self.hosts[host]).pass_time(now);
@@ -177,6 +184,23 @@ impl Cluster {
             self.run_lead(leading)?;
         }
         self.run_lead(node)
+    }
+
+    /// Where they are not what the world is about, cordons are applied as soon as they are proposed.
+    fn settle_cordons(&mut self) -> Result<(), String> {
+        let is_cordon = |pending: &Pending| {
+            matches!(pending.key, Key::Cordon(_)) && Some(pending.node) == self.leading && pending.wants_answer
+        };
+        if self.shape.cordons != Cordons::AtOnce {
+            return Ok(());
+        }
+        match self.pending.iter().position(is_cordon) {
+            Some(place) => {
+                self.apply_pending(place)?;
+                self.settle_cordons()
+            }
+            None => Ok(()),
+        }
     }
 
     fn unanswered(&mut self, place: usize) -> Result<(), String> {
@@ -267,6 +291,7 @@ impl World for Cluster {
             Step::LoseSupervisor(host) => Arc::make_mut(&mut self.hosts[host]).lose_supervisors(),
             Step::Cancel => self.cancel()?,
         }
+        self.settle_cordons()?;
         self.check_processes()
     }
 
@@ -287,7 +312,7 @@ impl World for Cluster {
         }
         let newest = self.state().cluster.leader.as_ref().map(|leader| leader.leadership);
         for pending in &self.pending {
-            (pending.node, pending.print, pending.wants_answer).hash(&mut hasher);
+            (pending.node, pending.print, pending.wants_answer, pending.age).hash(&mut hasher);
             (Some(pending.leadership) == newest).hash(&mut hasher);
         }
         hasher.finish()

@@ -5,6 +5,7 @@
 //! at once, and what was missed in between is found at the next look: the state is the truth (DESIGN 3.6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use matins_core::id::{BackfillId, ExecutorId, Fence, ScheduleId, SessionNumber, TaskId};
 use matins_core::time::{BootTime, Millis};
@@ -60,7 +61,7 @@ pub enum Key {
 }
 
 /// Keys that want a look, in the order in which they came.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default)]
 pub struct Queue {
     ready: VecDeque<Key>,
     queued: BTreeSet<Key>,
@@ -161,6 +162,19 @@ impl Queue {
         if self.again.remove(key) {
             self.look(key.clone());
         }
+    }
+}
+
+/// Of several looks at one key only the earliest counts: it finds what is to be done, and when to look again.
+impl Hash for Queue {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self { ready, queued, later, in_flight, again, parked, fires, failures } = self;
+        let mut earliest = BTreeMap::new();
+        for (at, key) in later {
+            earliest.entry(key).or_insert(at);
+        }
+        (ready, queued, earliest, in_flight).hash(hasher);
+        (again, parked, fires, failures).hash(hasher);
     }
 }
 

@@ -92,7 +92,6 @@ impl Cluster {
         let processes = self.hosts.iter().flat_map(|host| &host.supervisors);
         let is_running = processes.flat_map(|it| it.processes.values()).any(|group| group.is_alive());
         match self.shape.begins {
-            Begins::Apart => self.hosts.iter().all(|host| host.has_executor()),
             Begins::Granted => is_granted,
             Begins::Running => is_running && self.next_is_quiet(),
         }

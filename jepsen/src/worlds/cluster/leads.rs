@@ -51,6 +51,8 @@ pub(super) struct Pending {
     /// Fingerprint of key and command.
     pub(super) print: u64,
     pub(super) wants_answer: bool,
+    /// Steps of time since it was made.
+    pub(super) age: u8,
 }
 
 impl Lead {
@@ -69,11 +71,7 @@ impl Lead {
 struct NoRuns;
 
 impl History for NoRuns {
-    fn runs_at(
-        &self,
-        _: &ScheduleId,
-        _: Timestamp,
-    ) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
+    fn runs_at(&self, _: &ScheduleId, _: Timestamp) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
         Ok(Vec::new())
     }
 
@@ -123,7 +121,8 @@ impl Cluster {
             Action::Propose(key, command) => {
                 let print = fingerprint::of(&key, self.lead_clock()) ^ fingerprint::of_rows(&command);
                 let command = Arc::new(command);
-                self.pending.push(Pending { node, leadership, key, command, print, wants_answer: true });
+                let (wants_answer, age) = (true, 0);
+                self.pending.push(Pending { node, leadership, key, command, print, wants_answer, age });
                 self.sort_pending();
                 Ok(())
             }
@@ -142,8 +141,7 @@ impl Cluster {
 
     /// The order of proposals that are under way says nothing: they are applied in any order.
     pub(super) fn sort_pending(&mut self) {
-        self.pending
-            .sort_by_key(|pending| (pending.node, pending.leadership, pending.print, pending.wants_answer));
+        self.pending.sort_by_key(|it| (it.node, it.leadership, it.print, it.wants_answer, it.age));
     }
 
     fn send(&mut self, id: u8, message: v1::LeaderMessage) -> Result<(), String> {
@@ -163,10 +161,7 @@ impl Cluster {
                 executor::Event::Refused { last: SessionNumber(it.last_session) }
             }
             Some(FromLeaderMessage::Grant(it)) if opened.is_none() => {
-                return Err(format!(
-                    "5.4: stream {id} is granted {} ms before its session is open",
-                    it.length_ms
-                ));
+                return Err(format!("5.4: stream {id} is granted {} ms before its session is open", it.length_ms));
             }
             Some(FromLeaderMessage::Grant(it)) => {
                 executor::Event::Granted { sequence: it.sequence, length: Millis(it.length_ms) }

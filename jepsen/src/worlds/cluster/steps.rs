@@ -1,10 +1,10 @@
 //! What can happen next, what it costs, and what happens when nothing goes wrong any more.
 
 use super::super::host::Host;
-use super::{Cluster, Step, is_slow};
+use super::{AGE_MAX, Cluster, Pending, Step, is_slow};
 
 /// Messages on a stream in one direction; time waits for a stream that holds more.
-const QUEUE_MAX: usize = 4;
+const QUEUE_MAX: usize = 2;
 
 impl Cluster {
     /// All that can happen next.
@@ -17,11 +17,17 @@ impl Cluster {
         if self.left.cancels > 0 && self.is_active() {
             steps.push(Step::Cancel);
         }
-        let is_crowded = self.streams.iter().any(|it| it.up.len() > QUEUE_MAX || it.down.len() > QUEUE_MAX);
-        if self.left.time > 0 && !is_crowded {
+        if self.left.time > 0 && !self.is_time_up() {
             steps.push(Step::Time);
         }
         steps
+    }
+
+    /// Something must happen before time can go on: a stream is full, or a leader would give up.
+    fn is_time_up(&self) -> bool {
+        let is_crowded = self.streams.iter().any(|it| it.up.len() > QUEUE_MAX || it.down.len() > QUEUE_MAX);
+        let gives_up = |it: &Pending| Some(it.node) == self.leading && it.wants_answer && it.age >= AGE_MAX;
+        is_crowded || self.pending.iter().any(gives_up)
     }
 
     fn is_active(&self) -> bool {

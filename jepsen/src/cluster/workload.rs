@@ -4,15 +4,20 @@
 //! Every checker is a pure function over what was recorded, and has tests with planted histories that it must reject.
 //! Start at [`Workload`]; [`ALL`] lists them, `jepsen/README.md` says what each shows and what it does not.
 
+mod backfill;
+mod calendar;
 mod call;
 mod doors;
 mod limits;
+mod linear;
 mod mutex;
 mod record;
 mod register;
 mod runs;
 mod spans;
+mod submit;
 pub(crate) mod task;
+mod ticks;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -59,14 +64,18 @@ pub(crate) trait Workload: Send {
 }
 
 /// The names of all workloads, in the order in which they are run by default.
-pub(crate) const ALL: [&str; 3] = ["mutex", "register", "limits"];
+pub(crate) const ALL: [&str; 7] = ["ticks", "mutex", "register", "limits", "submit", "linear", "backfill"];
 
 /// The workload of this name. `None`: there is none.
 pub(crate) fn workload(name: &str) -> Option<Box<dyn Workload>> {
     Some(match name {
+        "ticks" => Box::new(ticks::Ticks::default()),
         "mutex" => Box::new(mutex::Mutex::default()),
         "register" => Box::new(register::Register::default()),
         "limits" => Box::new(limits::Limits::default()),
+        "submit" => Box::new(submit::Submit::default()),
+        "linear" => Box::new(linear::Linear::default()),
+        "backfill" => Box::new(backfill::Backfill::default()),
         _ => return None,
     })
 }

@@ -7,10 +7,10 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a proof comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     /// Everything held and enough was exercised.
@@ -22,18 +22,18 @@ pub(crate) enum Verdict {
 }
 
 /// Something that was counted or measured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
     /// What, with its unit: `attempts`, `without a leader, longest (ms)`.
     pub(crate) name: String,
     pub(crate) value: u64,
     /// Less than this makes the whole report invalid.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) at_least: Option<u64>,
 }
 
 /// A broken promise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     /// Which promise, and how: begins with the invariant or the rule where there is one (`I6: ...`).
     pub(crate) what: String,
@@ -42,11 +42,11 @@ pub(crate) struct Failure {
 }
 
 /// What a verb found out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// The verb, with the part of it: `sim`, `cluster mutex`.
     pub(crate) verb: String,
-    pub(crate) version: &'static str,
+    pub(crate) version: String,
     pub(crate) seconds: f64,
     pub(crate) figures: Vec<Figure>,
     pub(crate) failures: Vec<Failure>,
@@ -54,6 +54,9 @@ pub(crate) struct Report {
     pub(crate) invalid: Vec<String>,
     /// What a reader should know besides.
     pub(crate) notes: Vec<String>,
+    /// What was done, one line each, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) timeline: Vec<String>,
 }
 
 impl Report {
@@ -61,12 +64,13 @@ impl Report {
     pub(crate) fn new(verb: impl Into<String>) -> Self {
         Self {
             verb: verb.into(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             seconds: 0.0,
             figures: Vec::new(),
             failures: Vec::new(),
             invalid: Vec::new(),
             notes: Vec::new(),
+            timeline: Vec::new(),
         }
     }
 
@@ -83,6 +87,18 @@ impl Report {
     /// Notes a broken promise.
     pub(crate) fn fail(&mut self, what: impl Into<String>, repeat: impl Into<String>) {
         self.failures.push(Failure { what: what.into(), repeat: repeat.into() });
+    }
+
+    /// Takes in the report of a part; its lines begin with the part's name.
+    pub(crate) fn take(&mut self, part: &str, other: Self) {
+        let named = |text: String| format!("{part}: {text}");
+        self.figures
+            .extend(other.figures.into_iter().map(|figure| Figure { name: named(figure.name), ..figure }));
+        let failures = other.failures.into_iter();
+        self.failures.extend(failures.map(|failure| Failure { what: named(failure.what), ..failure }));
+        self.invalid.extend(other.invalid.into_iter().map(named));
+        self.notes.extend(other.notes.into_iter().map(named));
+        self.timeline.extend(other.timeline.into_iter().map(named));
     }
 
     /// Notes how long it took.
@@ -109,6 +125,11 @@ impl Report {
         std::fs::write(file, format!("{json:#}\n"))
     }
 
+    /// Reads what [`Self::write`] wrote. The verdict is worked out anew.
+    pub(crate) fn read(file: &Path) -> std::io::Result<Self> {
+        serde_json::from_slice(&std::fs::read(file)?).map_err(std::io::Error::other)
+    }
+
     fn too_little(&self) -> impl Iterator<Item = &Figure> {
         self.figures.iter().filter(|figure| figure.at_least.is_some_and(|least| figure.value < least))
     }
@@ -120,6 +141,9 @@ impl fmt::Display for Report {
         let width = self.figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
         for figure in &self.figures {
             writeln!(f, "  {:width$}  {:>12}", figure.name, grouped(figure.value))?;
+        }
+        for line in &self.timeline {
+            writeln!(f, "  | {line}")?;
         }
         for note in &self.notes {
             writeln!(f, "  note: {note}")?;

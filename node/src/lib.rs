@@ -12,4 +12,5 @@ pub mod packs;
 pub mod raft;
 pub mod serve;
 pub mod store;
+pub mod system;
 pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::report::Report;
 
+use super::faults::Faults;
 use super::workload::{ALL, Site, Trouble, Workload, workload};
 
 /// What it is told.
@@ -58,7 +59,7 @@ async fn through(
     let Arguments { endpoints, records, seconds, settle, seed, workload: _ } = arguments;
     std::fs::create_dir_all(records).map_err(|error| Trouble(error.to_string()))?;
     let records = records.canonicalize().map_err(|error| Trouble(error.to_string()))?;
-    let site = Site { endpoints: endpoints.clone(), records, seed: *seed };
+    let site = Site { endpoints: endpoints.clone(), records, seed: *seed, faults: Faults::default() };
     workload.set_up(&site).await?;
     workload.drive(&site, Instant::now() + Duration::from_secs(*seconds)).await?;
     let began = Instant::now();

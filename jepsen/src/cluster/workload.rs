@@ -23,6 +23,7 @@ mod ticks;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::faults::Faults;
 use crate::report::Report;
 
 /// The harness failed: whatever the checkers would say, it says nothing.
@@ -38,6 +39,9 @@ pub(crate) struct Site {
     pub(crate) records: PathBuf,
     /// Everything random is drawn from it.
     pub(crate) seed: u64,
+    /// What is done to the nodes meanwhile. Only a checker may look, and only for what the protocol itself excepts
+    /// ([`Faults::voids`]).
+    pub(crate) faults: Faults,
 }
 
 /// One kind of work and its checker.

@@ -378,8 +378,7 @@ impl Step<'_> {
                 continue;
             }
             let state = self.state.tasks.get(&TaskId { run, task: number, item: None }).map(|row| &row.state);
-            let is_good = matches!(state, Some(TaskState::Success | TaskState::Skipped(_)));
-            outcomes.insert(spec.name.clone(), if is_good { PastOutcome::Good } else { PastOutcome::Bad });
+            outcomes.insert(spec.name.clone(), state.map_or(PastOutcome::Bad, PastOutcome::of));
         }
         outcomes
     }

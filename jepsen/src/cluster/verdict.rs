@@ -1,0 +1,181 @@
+//! What a run comes to: the faults that were injected and seen, what clients felt of them, and how nodes ended.
+//! Start at [`Evidence::tell`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::faults::Fault;
+use super::nemesis::Kind;
+use super::nodes::{Left, Why};
+use super::observer::Sight;
+use crate::report::Report;
+
+/// Everything that was seen, apart from the work itself.
+pub(crate) struct Evidence {
+    pub(crate) faults: Vec<Fault>,
+    /// Kinds that had to act once at least.
+    pub(crate) asked: Vec<Kind>,
+    pub(crate) sight: Sight,
+    pub(crate) left: Vec<Left>,
+    pub(crate) panics: Vec<String>,
+    /// Broken promises that nemeses themselves saw.
+    pub(crate) failures: Vec<String>,
+    /// How long the workload worked.
+    pub(crate) worked: Duration,
+    /// The command that does all this again.
+    pub(crate) repeat: String,
+}
+
+impl Evidence {
+    /// Writes it into the report.
+    pub(crate) fn tell(&self, report: &mut Report) {
+        self.tell_faults(report);
+        self.tell_sight(report);
+        self.tell_nodes(report);
+        for failure in &self.failures {
+            report.fail(failure.clone(), self.repeat.clone());
+        }
+    }
+
+    fn tell_faults(&self, report: &mut Report) {
+        let mut counts: BTreeMap<Kind, u64> = self.asked.iter().map(|kind| (*kind, 0)).collect();
+        for fault in &self.faults {
+            match &fault.proof {
+                Some(_) => *counts.entry(fault.kind).or_default() += 1,
+                None => report.invalid.push(format!("not seen to act: {fault}")),
+            }
+            report.timeline.push(line(fault, self.faults[0].from.0));
+        }
+        report.needs("faults", counts.values().sum(), 1);
+        for (kind, count) in counts {
+            let name = format!("faults: {}", kind.name());
+            if self.asked.contains(&kind) {
+                report.needs(name, count, 1);
+            } else {
+                report.figure(name, count);
+            }
+        }
+        let mut recoveries: Vec<Duration> = self.faults.iter().filter_map(|fault| fault.recovery).collect();
+        recoveries.sort_unstable();
+        if let (Some(median), Some(worst)) = (recoveries.get(recoveries.len() / 2), recoveries.last()) {
+            report.figure("whole again after a fault, median (ms)", millis(*median));
+            report.figure("whole again after a fault, worst (ms)", millis(*worst));
+        }
+    }
+
+    fn tell_sight(&self, report: &mut Report) {
+        // One a second is a tenth of what a healthy cluster takes from one client.
+        report.needs("observer's commands acknowledged", self.sight.acknowledged, self.worked.as_secs());
+        report.figure("without a leader, longest (ms)", millis(self.sight.longest_without));
+        report.figure("without a leader, together (ms)", millis(self.sight.total_without));
+        report.figure("leaderships begun", self.sight.leaderships);
+    }
+
+    fn tell_nodes(&self, report: &mut Report) {
+        let (mut gave_up, mut bad_disk) = (0, 0);
+        for left in &self.left {
+            match &left.why {
+                Why::GaveUpLead => gave_up += 1,
+                Why::BadDisk => bad_disk += 1,
+                Why::Unknown(why) => {
+                    report.fail(format!("{} ended by itself: {why}", left.node), self.repeat.clone());
+                }
+            }
+        }
+        report.figure("nodes that gave up the lead (2.3)", gave_up);
+        report.figure("nodes that stopped for their disk (6.1)", bad_disk);
+        for panic in &self.panics {
+            report.fail(format!("panicked: {panic}"), self.repeat.clone());
+        }
+    }
+}
+
+/// One line of the timeline, in seconds since the first fault.
+fn line(fault: &Fault, began: u64) -> String {
+    let at = |nanos: u64| nanos.saturating_sub(began) as f64 / 1e9;
+    let from = at(fault.from.0);
+    let took = fault.to.map_or_else(|| "not healed".into(), |to| format!("{:.1} s", at(to.0) - from));
+    let proof = fault.proof.as_deref().unwrap_or("NOT SEEN TO ACT");
+    let recovery = fault.recovery.map_or_else(|| "?".into(), |after| format!("{:.1} s", after.as_secs_f64()));
+    format!("{from:>6.1} s  {fault}, {took}, whole again after {recovery}: {proof}")
+}
+
+fn millis(span: Duration) -> u64 {
+    span.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::faults::Faults;
+    use crate::report::Verdict;
+
+    fn evidence() -> Evidence {
+        let faults = Faults::default();
+        let at = faults.begin(Kind::Pause, vec!["n1".into()]);
+        faults.healed(at);
+        faults.proved(at, "process 7 is in state T".into());
+        faults.recovered(at, Duration::from_millis(700));
+        Evidence {
+            faults: faults.all(),
+            asked: vec![Kind::Pause],
+            sight: Sight {
+                acknowledged: 900,
+                longest_without: Duration::ZERO,
+                total_without: Duration::ZERO,
+                leaderships: 1,
+            },
+            left: vec![Left { node: "n1".into(), why: Why::GaveUpLead }],
+            panics: Vec::new(),
+            failures: Vec::new(),
+            worked: Duration::from_secs(30),
+            repeat: "matins-jepsen cluster".into(),
+        }
+    }
+
+    fn verdict(evidence: &Evidence) -> Verdict {
+        let mut report = Report::new("cluster");
+        evidence.tell(&mut report);
+        report.verdict()
+    }
+
+    #[test]
+    fn a_good_run_holds() {
+        assert_eq!(verdict(&evidence()), Verdict::Held);
+    }
+
+    #[test]
+    fn a_fault_that_was_not_seen_makes_it_invalid() {
+        let mut evidence = evidence();
+        evidence.faults[0].proof = None;
+        assert_eq!(verdict(&evidence), Verdict::Invalid);
+    }
+
+    #[test]
+    fn a_fault_that_was_asked_for_and_never_came_makes_it_invalid() {
+        let mut evidence = evidence();
+        evidence.asked.push(Kind::DiskFull);
+        assert_eq!(verdict(&evidence), Verdict::Invalid);
+    }
+
+    #[test]
+    fn a_cluster_that_hardly_works_makes_it_invalid() {
+        let mut evidence = evidence();
+        evidence.sight.acknowledged = 29;
+        assert_eq!(verdict(&evidence), Verdict::Invalid);
+    }
+
+    #[test]
+    fn a_node_that_ends_for_a_reason_of_its_own_breaks_it() {
+        let mut evidence = evidence();
+        evidence.left.push(Left { node: "n2".into(), why: Why::Unknown("signal: 6".into()) });
+        assert_eq!(verdict(&evidence), Verdict::Broken);
+    }
+
+    #[test]
+    fn a_panic_breaks_it() {
+        let mut evidence = evidence();
+        evidence.panics.push("n3: thread 'main' panicked at x.rs:1:2".into());
+        assert_eq!(verdict(&evidence), Verdict::Broken);
+    }
+}

@@ -98,7 +98,8 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     if let Some((seed, broken)) = broken {
         let repeat = format!("matins-jepsen sim --from {seed} --seeds 1{}", planted_flag());
         report.fail(format!("seed {seed}: {broken}"), repeat);
-        report.notes.extend(shrink::shortest(seed));
+        report.notes.push(format!("seed {seed} drew {:?}", drawn(seed).0));
+        report.notes.extend(shrink::shortest(seed, &broken));
     }
     report
 }

@@ -36,7 +36,6 @@ struct Asked {
 #[derive(Default)]
 pub(super) struct Clients {
     asked: Vec<Asked>,
-    number: u64,
 }
 
 /// How long an answer is remembered.
@@ -340,6 +339,5 @@ impl World {
                 self.ask_now(Command::ResumeBackfill(*id));
             }
         }
-        self.clients.number += 1;
     }
 }

@@ -19,9 +19,7 @@ impl World {
         let began = self.agenda.now();
         let settled = began + self.settling_time();
         self.go_on_until(settled)?;
-        self.take_back();
-        self.go_on_until(settled + MINUTE)?;
-        self.check_healed()?;
+        self.await_health()?;
         let state = self.state();
         let open: BTreeSet<RunId> =
             state.runs.iter().filter(|(_, row)| row.is_active()).map(|(run, _)| *run).collect();
@@ -41,6 +39,22 @@ impl World {
         self.check_ticks()?;
         self.compare_now();
         self.broken.take().map_or(Ok(()), Err)
+    }
+
+    /// Nodes that are well take part again, once people have taken back their drains; what they ask for may have to be
+    /// asked again.
+    fn await_health(&mut self) -> Result<(), String> {
+        let mut last = Ok(());
+        for _ in 0..10 {
+            self.take_back();
+            let until = self.agenda.now() + MINUTE + 4 * self.knobs.answer_within;
+            self.go_on_until(until)?;
+            last = self.check_healed();
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
     }
 
     /// Elections, the end of the sessions that died, and of the longest `on_disconnect`.

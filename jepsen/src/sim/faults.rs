@@ -63,7 +63,9 @@ impl World {
             }
             What::SetWall { node, by_ms, time } => {
                 self.count(10);
+                self.note_walls();
                 self.nodes[node].clocks.wall_step += by_ms;
+                self.note_walls();
                 self.agenda.at(self.agenda.now() + time, Event::Over(Over::Wall(node, by_ms)));
             }
             What::Lag => {
@@ -174,7 +176,12 @@ impl World {
                 }
                 self.topology();
             }
-            Over::Wall(node, by_ms) => self.nodes[node].clocks.wall_step -= by_ms,
+            Over::Wall(..) if self.is_calm => {}
+            Over::Wall(node, by_ms) => {
+                self.note_walls();
+                self.nodes[node].clocks.wall_step -= by_ms;
+                self.note_walls();
+            }
         }
     }
 

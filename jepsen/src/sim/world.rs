@@ -170,6 +170,7 @@ pub(super) struct World {
     pub(super) healed: Vec<usize>,
     /// The newest instant that a majority of the wall clocks has reached (PROTOCOL 1.1).
     pub(super) reached: i64,
+    pub(super) reached_at: Instant,
     /// The first broken promise.
     pub(super) broken: Option<String>,
 }
@@ -205,6 +206,7 @@ impl World {
             is_calm: false,
             healed: Vec::new(),
             reached: knobs.starts_at,
+            reached_at: 0,
             broken: None,
             knobs,
         }

@@ -24,13 +24,14 @@ use super::clocks::Clocks;
 use super::consensus::{Consensus, Waiting};
 use super::counts::Counts;
 use super::happening::{Happening, What};
-use super::hosts::{Driver, Host, Supervisor};
+use super::hosts::{Driver, Host};
 use super::knobs::Knobs;
 use super::leading::{Past, Reign};
 use super::ledger::Ledger;
 use super::network::{Body, Conn, Direction};
 use super::outside::Processes;
 use super::stories::Story;
+use super::supervisors::Supervisor;
 
 /// One process of a server: a node, and how often it was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,6 +9,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::id::{Fence, SessionNumber};
+use crate::mutation::{Mutation, planted};
 use crate::state::settings::LeaseTerms;
 use crate::supervisor::Held;
 use crate::time::{BootTime, Millis};
@@ -219,6 +220,7 @@ impl Machine {
         session.heard_at = now;
         // Older renewals that were never answered promise less than this one.
         session.sent = session.sent.split_off(&sequence);
+        let sent = if planted(Mutation::RenewalCountedFromAnswer) { now } else { sent };
         let at = session.params.valid_until(sent, length);
         if at <= now {
             // An answer too late to be of use. The session's own end is watched in `pass_time`.

@@ -7,6 +7,7 @@
 
 mod agenda;
 mod almanac;
+mod cases;
 mod clients;
 mod clocks;
 mod consensus;
@@ -22,6 +23,7 @@ mod network;
 mod outside;
 mod shrink;
 mod stories;
+mod supervisors;
 mod world;
 
 use std::sync::Mutex;
@@ -63,9 +65,19 @@ pub(crate) struct Told {
 /// Runs seed after seed on all cores, up to the first that breaks something.
 pub(crate) fn run(arguments: &Arguments) -> Report {
     let mut report = Report::new("sim");
+    for (name, case) in cases::CASES {
+        if let Err(broken) = case() {
+            report
+                .fail(format!("{name}: {broken}"), format!("matins-jepsen sim --seeds 0{}", planted_flag()));
+        }
+    }
+    if !report.failures.is_empty() {
+        return report;
+    }
     let threads = arguments.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     let (next, stop) = (AtomicU64::new(arguments.from), AtomicBool::new(false));
-    let end = if arguments.hours.is_some() { u64::MAX } else { arguments.from.saturating_add(arguments.seeds) };
+    let end =
+        if arguments.hours.is_some() { u64::MAX } else { arguments.from.saturating_add(arguments.seeds) };
     let seconds_max = arguments.hours.map_or(u64::MAX, |hours| hours.saturating_mul(3_600));
     let total = Mutex::new((Counts::default(), None::<(u64, String)>));
     std::thread::scope(|scope| {
@@ -98,7 +110,8 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     if let Some((seed, broken)) = broken {
         let repeat = format!("matins-jepsen sim --from {seed} --seeds 1{}", planted_flag());
         report.fail(format!("seed {seed}: {broken}"), repeat);
-        report.notes.extend(shrink::shortest(seed));
+        report.notes.push(format!("seed {seed} drew {:?}", drawn(seed).0));
+        report.notes.extend(shrink::shortest(seed, &broken));
     }
     report
 }

@@ -19,9 +19,7 @@ impl World {
         let began = self.agenda.now();
         let settled = began + self.settling_time();
         self.go_on_until(settled)?;
-        self.take_back();
-        self.go_on_until(settled + MINUTE)?;
-        self.check_healed()?;
+        self.await_health()?;
         let state = self.state();
         let open: BTreeSet<RunId> =
             state.runs.iter().filter(|(_, row)| row.is_active()).map(|(run, _)| *run).collect();
@@ -32,7 +30,11 @@ impl World {
                 break;
             }
             if until > began + END_WITHIN {
-                return Err(format!("I15: {} s after the last fault there are runs that have not ended: {}", (until - began) / SEC, self.tell(&left)));
+                return Err(format!(
+                    "I15: {} s after the last fault there are runs that have not ended: {}",
+                    (until - began) / SEC,
+                    self.tell(&left)
+                ));
             }
             until += MINUTE;
             self.go_on_until(until)?;
@@ -43,6 +45,22 @@ impl World {
         self.broken.take().map_or(Ok(()), Err)
     }
 
+    /// Nodes that are well take part again, once people have taken back their drains; what they ask for may have to be
+    /// asked again.
+    fn await_health(&mut self) -> Result<(), String> {
+        let mut last = Ok(());
+        for _ in 0..10 {
+            self.take_back();
+            let until = self.agenda.now() + MINUTE + 4 * self.knobs.answer_within;
+            self.go_on_until(until)?;
+            last = self.check_healed();
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
     /// Elections, the end of the sessions that died, and of the longest `on_disconnect`.
     fn settling_time(&self) -> Instant {
         let lease = u64::from(self.knobs.lease.rho_ppm) / 10_000 + 3;
@@ -51,7 +69,8 @@ impl World {
 
     /// Nodes that are well take part again.
     fn check_healed(&self) -> Result<(), String> {
-        let Some(leader) = self.consensus.leader.filter(|proc| self.lives(*proc) && self.is_ready(proc.node)) else {
+        let Some(leader) = self.consensus.leader.filter(|proc| self.lives(*proc) && self.is_ready(proc.node))
+        else {
             return Err("I15: a majority is healthy and nobody leads".into());
         };
         let state = &self.consensus.state;
@@ -60,7 +79,11 @@ impl World {
             let is_used = row.is_some_and(|row| !row.is_cordoned && !row.is_drained);
             if !is_used || !self.executor_is_valid(*node) {
                 let told = row.map(|row| (row.is_cordoned, row.is_drained, row.session));
-                return Err(format!("I15: node {} is well and takes no work: (cordoned, drained, session) {told:?}, node {} leads", node + 1, leader.node + 1));
+                return Err(format!(
+                    "I15: node {} is well and takes no work: (cordoned, drained, session) {told:?}, node {} leads",
+                    node + 1,
+                    leader.node + 1
+                ));
             }
         }
         Ok(())
@@ -74,7 +97,9 @@ impl World {
             Next::Unknown => true,
             Next::Never => false,
         });
-        late.map_or(Ok(()), |(id, row)| Err(format!("I15: {id} is due at {:?} and it is {:?}", row.next, state.now)))
+        late.map_or(Ok(()), |(id, row)| {
+            Err(format!("I15: {id} is due at {:?} and it is {:?}", row.next, state.now))
+        })
     }
 
     /// Runs of a set that are still active, but for those that wait for a person to repair the past.
@@ -90,7 +115,9 @@ impl World {
         let state = &self.consensus.state;
         let told = runs.iter().take(3).map(|run| {
             let open = state.tasks_of(*run).filter(|(_, row)| !row.state.has_ended());
-            let open: Vec<String> = open.map(|(task, row)| format!("{task:?} {:?} {:?}", row.state, state.held_back_by(*task))).collect();
+            let open: Vec<String> = open
+                .map(|(task, row)| format!("{task:?} {:?} {:?}", row.state, state.held_back_by(*task)))
+                .collect();
             let row = state.runs.get(run).map(|row| (row.state, row.workflow.to_string()));
             format!("{run} {row:?} {open:?}")
         });

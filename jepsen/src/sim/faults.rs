@@ -63,7 +63,9 @@ impl World {
             }
             What::SetWall { node, by_ms, time } => {
                 self.count(10);
+                self.note_walls();
                 self.nodes[node].clocks.wall_step += by_ms;
+                self.note_walls();
                 self.agenda.at(self.agenda.now() + time, Event::Over(Over::Wall(node, by_ms)));
             }
             What::Lag => {
@@ -174,7 +176,12 @@ impl World {
                 }
                 self.topology();
             }
-            Over::Wall(node, by_ms) => self.nodes[node].clocks.wall_step -= by_ms,
+            Over::Wall(..) if self.is_calm => {}
+            Over::Wall(node, by_ms) => {
+                self.note_walls();
+                self.nodes[node].clocks.wall_step -= by_ms;
+                self.note_walls();
+            }
         }
     }
 
@@ -204,7 +211,8 @@ impl World {
     pub(super) fn heal_for_good(&mut self) {
         self.is_calm = true;
         let all: Vec<usize> = (0..self.nodes.len()).collect();
-        let ill = if self.nodes.len() > 2 && self.random.random() { self.nodes.len().div_ceil(2) - 1 } else { 0 };
+        let ill =
+            if self.nodes.len() > 2 && self.random.random() { self.nodes.len().div_ceil(2) - 1 } else { 0 };
         let from = self.draw(self.nodes.len() as u64) as usize;
         let healed: Vec<usize> = all.iter().map(|node| (node + from) % all.len()).skip(ill).collect();
         for node in all {

@@ -1,9 +1,10 @@
-//! Drives the real machines of executors and supervisors, as `matins_node::execute` does, over processes that are
-//! simulated: they run for a time that was drawn, may ignore TERM, and may leave children behind.
+//! Drives the real machine of each executor, as `matins_node::execute::executor` does: streams, journal, supervisors.
 
 use std::collections::BTreeMap;
 
-use matins_core::executor::{Action, Event as Told, HeldAs, Journaled, Machine, SpawnAnswer, StartRefusal, StopHow, SupervisorId};
+use matins_core::executor::{
+    Action, Event as Told, HeldAs, Journaled, Machine, SpawnAnswer, StartRefusal, StopHow, SupervisorId,
+};
 use matins_core::id::{Fence, SessionNumber};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::supervisor::{self, Exit, Held};
@@ -16,7 +17,6 @@ use matins_proto::v1::leader_message::Message;
 
 use super::agenda::{Instant, MS};
 use super::network::{Body, Direction};
-use super::outside::Process;
 use super::world::{Event, FromSupervisor, Proc, World};
 
 /// What of an executor outlives its process.
@@ -50,7 +50,7 @@ pub(super) struct Kept {
     grace: Millis,
     /// Under which journal id it was started.
     journal_id: u64,
-    exit: Option<Exit>,
+    pub(super) exit: Option<Exit>,
     report: Option<Box<v1::AttemptReport>>,
 }
 
@@ -66,19 +66,6 @@ pub(super) struct Driver {
     terms: LeaseTerms,
     wake_at: Instant,
     links: BTreeMap<SupervisorId, usize>,
-}
-
-/// A supervisor process.
-pub(super) struct Supervisor {
-    pub(super) node: usize,
-    machine: supervisor::Machine,
-    is_alive: bool,
-    /// To whom it speaks.
-    executor: Option<(Proc, u32)>,
-    wake_at: Instant,
-    /// Messages keep their order: none comes before this.
-    last_in: Instant,
-    last_out: Instant,
 }
 
 impl World {
@@ -151,7 +138,8 @@ impl World {
         host.supervisors = known;
         let id = host.journal_id;
         if was_alone {
-            host.journal.retain(|_, kept| kept.journal_id == id || kept.exit.is_some() || kept.report.is_some());
+            host.journal
+                .retain(|_, kept| kept.journal_id == id || kept.exit.is_some() || kept.report.is_some());
         }
         let journaled = |kept: &Kept| match (&kept.report, &kept.exit) {
             (Some(_), _) => Some(Journaled::Reported),
@@ -175,34 +163,10 @@ impl World {
         self.agenda.at(self.agenda.now() + MS, Event::Connect(proc));
     }
 
-    fn start_supervisor(&mut self, node: usize) -> usize {
-        self.supervisors.push(Supervisor {
-            node,
-            machine: supervisor::Machine::default(),
-            is_alive: true,
-            executor: None,
-            wake_at: 0,
-            last_in: 0,
-            last_out: 0,
-        });
-        self.supervisors.len() - 1
-    }
-
-    /// An incarnation ends with its supervisor's connection, and another begins.
-    pub(super) fn lose_supervisor(&mut self, number: usize) {
-        let node = self.supervisors[number].node;
-        self.supervisors[number].is_alive = false;
-        let proc = self.proc(node);
-        let has_it = self.nodes[node].host.supervisors.contains(&number);
-        if has_it && self.nodes[node].driver.take().is_some() {
-            self.streams_of_executor(proc);
-            self.agenda.at(self.agenda.now() + 100 * MS, Event::Incarnate(proc));
-        }
-    }
-
-    fn streams_of_executor(&mut self, proc: Proc) {
+    pub(super) fn streams_of_executor(&mut self, proc: Proc) {
         let of_executor = |conn: &super::network::Conn| conn.to(Direction::ToExecutor) == proc;
-        let ids: Vec<ConnId> = self.conns.iter().filter(|(_, conn)| of_executor(conn)).map(|(id, _)| *id).collect();
+        let ids: Vec<ConnId> =
+            self.conns.iter().filter(|(_, conn)| of_executor(conn)).map(|(id, _)| *id).collect();
         for id in ids {
             self.close(id, Direction::ToLeader);
         }
@@ -232,7 +196,8 @@ impl World {
     pub(super) fn moved(&mut self, proc: Proc) {
         let leader = self.consensus.leader;
         let Some(id) = self.nodes[proc.node].driver.as_ref().and_then(|driver| driver.conn) else { return };
-        let is_elsewhere = self.conns.get(&id).is_some_and(|conn| Some(conn.to(Direction::ToLeader)) != leader);
+        let is_elsewhere =
+            self.conns.get(&id).is_some_and(|conn| Some(conn.to(Direction::ToLeader)) != leader);
         if self.lives(proc) && is_elsewhere {
             self.close(id, Direction::ToLeader);
             self.stream_closed(proc.node, id);
@@ -270,7 +235,8 @@ impl World {
                 };
                 self.nodes[node].host.journal.entry(fence).or_insert(kept);
                 self.tell_executor(node, Told::Start { session: SessionNumber(start.session), fence });
-                let holds = self.nodes[node].driver.as_ref().is_some_and(|driver| driver.machine.holds(fence));
+                let holds =
+                    self.nodes[node].driver.as_ref().is_some_and(|driver| driver.machine.holds(fence));
                 if !holds {
                     self.nodes[node].host.journal.remove(&fence);
                 }
@@ -393,7 +359,7 @@ impl World {
         }
     }
 
-    fn local_delay(&mut self) -> u64 {
+    pub(super) fn local_delay(&mut self) -> u64 {
         MS / 20 + self.draw(MS)
     }
 
@@ -419,38 +385,6 @@ impl World {
         for number in links {
             self.to_supervisor(number, Event::Announced(proc, incarnation, number, session));
         }
-    }
-
-    /// A supervisor is given a session's number and asked what it holds.
-    pub(super) fn announced(&mut self, proc: Proc, incarnation: u32, number: usize, session: SessionNumber) {
-        if !self.supervisors[number].is_alive {
-            return;
-        }
-        let is_taken = session > self.supervisors[number].machine.highest();
-        self.supervisor_hears(number, supervisor::Event::Session { number: session });
-        let machine = &self.supervisors[number].machine;
-        let mut answers = Vec::new();
-        if !is_taken {
-            answers.push(FromSupervisor::Outnumbered(machine.highest()));
-        }
-        answers.push(FromSupervisor::Listed(number, session, machine.held()));
-        for answer in answers {
-            let at = self.out_at(number);
-            self.agenda.at(at, Event::FromSupervisor(proc, incarnation, answer));
-        }
-    }
-
-    fn out_at(&mut self, number: usize) -> Instant {
-        let delay = self.local_delay();
-        let at = (self.agenda.now() + delay).max(self.supervisors[number].last_out);
-        self.supervisors[number].last_out = at;
-        at
-    }
-
-    fn supervisor_says(&mut self, number: usize, said: FromSupervisor) {
-        let Some((proc, incarnation)) = self.supervisors[number].executor else { return };
-        let at = self.out_at(number);
-        self.agenda.at(at, Event::FromSupervisor(proc, incarnation, said));
     }
 
     pub(super) fn executor_hears(&mut self, proc: Proc, incarnation: u32, said: FromSupervisor) {
@@ -555,7 +489,16 @@ impl World {
         let outputs = (outcome == Outcome::ExitCode(0))
             .then(|| Outputs::OutputsJson(format!("{{\"n\":{}}}", fence.0 % 4)));
         let log_bytes = fence.0 % 2 * 100;
-        self.collect(node, v1::AttemptReport { fence: fence.0, outcome: Some(outcome), outputs, log_bytes, ..Default::default() });
+        self.collect(
+            node,
+            v1::AttemptReport {
+                fence: fence.0,
+                outcome: Some(outcome),
+                outputs,
+                log_bytes,
+                ..Default::default()
+            },
+        );
     }
 
     fn make_lost(&mut self, node: usize, fence: Fence) {
@@ -595,132 +538,9 @@ impl World {
         }
     }
 
-    pub(super) fn supervisor_wakes(&mut self, number: usize) {
-        self.supervisors[number].wake_at = 0;
-        self.supervisor_hears(number, supervisor::Event::Tick);
-    }
-
-    /// Tells a supervisor what happened, does what it says, and sets its next wake.
-    pub(super) fn supervisor_hears(&mut self, number: usize, event: supervisor::Event) {
-        if !self.supervisors[number].is_alive {
-            return;
-        }
-        let boot = self.boot(self.supervisors[number].node);
-        let actions = self.supervisors[number].machine.handle(boot, event);
-        for action in actions {
-            self.supervisor_acts(number, action);
-        }
-        let (now, clocks) = (self.agenda.now(), self.nodes[self.supervisors[number].node].clocks.clone());
-        let supervisor = &mut self.supervisors[number];
-        if let Some(wake) = supervisor.machine.next_wake() {
-            let at = clocks.when(wake);
-            if supervisor.wake_at <= now || at < supervisor.wake_at {
-                supervisor.wake_at = at;
-                self.agenda.at(at, Event::SupervisorWake(number));
-            }
-        }
-    }
-
-    fn supervisor_acts(&mut self, number: usize, action: supervisor::Action) {
-        let now = self.agenda.now();
-        match action {
-            supervisor::Action::Spawn(fence) => {
-                self.spawn(number, fence);
-                self.supervisor_says(number, FromSupervisor::Answered(fence, SpawnAnswer::Started));
-            }
-            supervisor::Action::Refuse(fence, _) => {
-                self.supervisor_says(number, FromSupervisor::Answered(fence, SpawnAnswer::Refused));
-            }
-            supervisor::Action::Term(fence) => {
-                let soon = now + MS + self.draw(self.knobs.lease.kill_budget.0 * MS / 8);
-                match self.processes.term(fence) {
-                    Some(TermTakes::First) => {
-                        self.agenda.at(soon, Event::FirstExits(fence, Exit::Signal(15)));
-                    }
-                    Some(TermTakes::Children) => self.agenda.at(soon, Event::GroupGoes(fence)),
-                    Some(TermTakes::Nobody) => {}
-                    None => self.agenda.at(now, Event::GroupGoes(fence)),
-                }
-            }
-            supervisor::Action::Kill(fence) => {
-                let at = now + MS + self.draw(5 * MS);
-                self.agenda.at(at, Event::GroupGoes(fence));
-            }
-            supervisor::Action::Ended(fence, exit) => {
-                let node = self.supervisors[number].node;
-                if self.nodes[node].host.supervisors.contains(&number)
-                    && let Some(kept) = self.nodes[node].host.journal.get_mut(&fence)
-                {
-                    kept.exit = Some(exit.clone());
-                }
-                self.supervisor_says(number, FromSupervisor::Ended(fence, exit));
-            }
-            supervisor::Action::Unkillable(fence) => {
-                self.supervisor_says(number, FromSupervisor::Answered(fence, SpawnAnswer::Unkillable));
-            }
-        }
-    }
-
-    /// A first process is made.
-    fn spawn(&mut self, number: usize, fence: Fence) {
-        let node = self.supervisors[number].node;
-        let length = 100 * MS + self.draw(if self.is_calm { 3_000 * MS } else { self.knobs.task_max });
-        let fails = !self.is_calm && self.happens(self.knobs.failing);
-        let code = if fails { 1 } else { 0 };
-        let process = Process {
-            node,
-            supervisor: number,
-            is_stubborn: self.happens(self.knobs.stubborn),
-            first_lives: true,
-            has_children: self.happens(self.knobs.littering),
-            is_told_apart: false,
-        };
-        self.process_starts(fence, process);
-        self.agenda.at(self.agenda.now() + length, Event::FirstExits(fence, Exit::Code(code)));
-    }
-
-    /// The first process of an attempt exits.
-    pub(super) fn first_exits(&mut self, fence: Fence, exit: Exit) {
-        let Some(process) = self.processes.get_mut(fence) else { return };
-        if !std::mem::take(&mut process.first_lives) {
-            return;
-        }
-        let (number, has_children) = (process.supervisor, process.has_children);
-        self.supervisor_hears(number, supervisor::Event::Exited { fence, exit });
-        if !has_children {
-            self.group_goes(fence);
-        }
-    }
-
-    /// No process of an attempt is left.
-    pub(super) fn group_goes(&mut self, fence: Fence) {
-        let Some(process) = self.processes.get_mut(fence) else {
-            // Nothing was left when it was asked.
-            let holder = self.supervisors.iter().position(|it| it.is_alive && it.machine.holds(fence));
-            if let Some(number) = holder {
-                self.supervisor_hears(number, supervisor::Event::Gone { fence });
-            }
-            return;
-        };
-        let number = process.supervisor;
-        let first_lived = process.first_lives;
-        self.processes.remove(fence);
-        if first_lived {
-            self.supervisor_hears(number, supervisor::Event::Exited { fence, exit: Exit::Signal(9) });
-        }
-        self.supervisor_hears(number, supervisor::Event::Gone { fence });
-    }
-
     /// Deadlines and sessions of an executor, for a check from outside: whether it holds a valid session.
     pub(super) fn executor_is_valid(&self, node: usize) -> bool {
         let boot = self.boot(node);
         self.nodes[node].driver.as_ref().is_some_and(|driver| driver.machine.is_valid(boot))
     }
-}
-
-/// Whom a TERM reaches.
-pub(super) enum TermTakes {
-    First,
-    Children,
-    Nobody,
 }

@@ -54,12 +54,12 @@ pub(super) struct Knobs {
 impl Knobs {
     pub(super) fn draw(random: &mut StdRng) -> Self {
         let nodes = [3, 3, 3, 3, 3, 1, 5][random.random_range(0..7)];
-        let length = Millis([2, 5, 10, 10, 30, 60, 120, 300, 600][random.random_range(0..9)] * 1_000);
+        let length = Millis([2, 5, 10, 10, 20, 60, 120, 300, 600, 600][random.random_range(0..10)] * 1_000);
         let rho_ppm = [1_000, 1_000, 1_000, 10_000, 50_000][random.random_range(0..5)];
         let kill_budget = Millis([400, 1_000, 4_000, 4_000, 10_000][random.random_range(0..5)]);
         let lease = LeaseTerms { length, kill_budget, rho_ppm };
         // A seed with short leases has many events an hour: it gets fewer hours.
-        let hours = (length.0 as f64 / 10_000.0).clamp(0.5, 20.0) * random.random_range(0.2..2.0);
+        let hours = (length.0 as f64 / 10_000.0).clamp(0.3, 48.0) * random.random_range(0.1..1.0);
         let length_ns = length.0 * MS;
         let faulty = (hours * HOUR as f64) as u64;
         let calm = random.random_range(0..4) == 0;

@@ -4,20 +4,23 @@ use super::happening::Happening;
 use super::{drawn, run_with};
 
 /// Runs that the search may cost.
-const TRIES_MAX: usize = 200;
+const TRIES_MAX: usize = 120;
 /// Of a longer list only the beginning is shown.
 const SHOWN_MAX: usize = 25;
 
 /// The shortest list of happenings found with which the seed still breaks something, one line each.
-pub(super) fn shortest(seed: u64) -> Vec<String> {
+pub(super) fn shortest(seed: u64, first: &str) -> Vec<String> {
     let (knobs, all) = drawn(seed);
     let mut list = all.clone();
-    let mut broken = String::new();
+    let mut broken = first.to_owned();
     let mut tries = 0;
+    // What is left must break the same promise, not just any.
+    let promise = |what: &str| what.split(':').next().map(str::to_owned);
+    let wanted = promise(first);
     let mut fails = |list: &[Happening]| {
         tries += 1;
         let told = (tries <= TRIES_MAX).then(|| run_with(seed, knobs.clone(), list.to_vec()));
-        told.and_then(|told| told.broken)
+        told.and_then(|told| told.broken).filter(|what| promise(what) == wanted)
     };
     let mut part = list.len().div_ceil(2);
     while part > 0 {

@@ -24,13 +24,14 @@ use super::clocks::Clocks;
 use super::consensus::{Consensus, Waiting};
 use super::counts::Counts;
 use super::happening::{Happening, What};
-use super::hosts::{Driver, Host, Supervisor};
+use super::hosts::{Driver, Host};
 use super::knobs::Knobs;
 use super::leading::{Past, Reign};
 use super::ledger::Ledger;
 use super::network::{Body, Conn, Direction};
 use super::outside::Processes;
 use super::stories::Story;
+use super::supervisors::Supervisor;
 
 /// One process of a server: a node, and how often it was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,6 +171,7 @@ pub(super) struct World {
     pub(super) healed: Vec<usize>,
     /// The newest instant that a majority of the wall clocks has reached (PROTOCOL 1.1).
     pub(super) reached: i64,
+    pub(super) reached_at: Instant,
     /// The first broken promise.
     pub(super) broken: Option<String>,
 }
@@ -205,6 +207,7 @@ impl World {
             is_calm: false,
             healed: Vec::new(),
             reached: knobs.starts_at,
+            reached_at: 0,
             broken: None,
             knobs,
         }

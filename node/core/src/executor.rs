@@ -221,6 +221,7 @@ impl Machine {
         session.heard_at = now;
         // Older renewals that were never answered promise less than this one.
         session.sent = session.sent.split_off(&sequence);
+        let sent = if planted(Mutation::RenewalCountedFromAnswer) { now } else { sent };
         let at = session.params.valid_until(sent, length);
         if at <= now {
             // An answer too late to be of use. The session's own end is watched in `pass_time`.

@@ -8,6 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::id::{ExecutorId, SessionNumber};
+use crate::mutation::{Mutation, planted};
 use crate::state::settings::LeaseTerms;
 use crate::time::{BootTime, Millis};
 
@@ -40,15 +41,17 @@ impl LeaseTerms {
     /// Until when a lease holds whose renewal was sent at `sent` and granted `granted`: the stop begins then.
     ///
     /// It counts from the sending, never from the answer: the answer may have been under way for any time.
-    pub const fn valid_until(&self, sent: BootTime, granted: Millis) -> BootTime {
-        let kept = MILLION.saturating_sub(2 * self.rho_ppm as u64);
+    pub fn valid_until(&self, sent: BootTime, granted: Millis) -> BootTime {
+        let rho = if planted(Mutation::ClockRateIgnored) { 0 } else { self.rho_ppm as u64 };
+        let kept = MILLION.saturating_sub(2 * rho);
         // Nanoseconds = milliseconds × 1e6, and the share is in millionths: the two cancel.
         BootTime(sent.0.saturating_add(granted.0.saturating_mul(kept)))
     }
 
     /// How long a session has been silent when it is dead: L·(1 + rho) + K + 1 s, rounded up.
-    pub const fn dead_after(&self) -> Millis {
-        let drift = self.length.0.saturating_mul(self.rho_ppm as u64).div_ceil(MILLION);
+    pub fn dead_after(&self) -> Millis {
+        let rho = if planted(Mutation::ClockRateIgnored) { 0 } else { self.rho_ppm as u64 };
+        let drift = self.length.0.saturating_mul(rho).div_ceil(MILLION);
         Millis(self.length.0 + drift + self.kill_budget.0 + MARGIN.0)
     }
 }
@@ -80,7 +83,9 @@ impl SessionKeeper {
 
     /// Takes over a session found in `State`: its last renewal is unknown, so it counts from readiness.
     pub fn take_over(&mut self, executor: ExecutorId, number: SessionNumber, terms: LeaseTerms) {
-        let kept = Kept { terms, heard: self.ready_at, expiring: false };
+        let missed = planted(Mutation::SilenceCountedFromOldLeader);
+        let heard = if missed { self.ready_at - terms.length } else { self.ready_at };
+        let kept = Kept { terms, heard, expiring: false };
         self.sessions.entry((executor, number)).or_insert(kept);
     }
 
@@ -102,7 +107,8 @@ impl SessionKeeper {
         // A renewal that gets nothing still puts the death off: that errs on the safe side.
         kept.heard = kept.heard.max(now);
         let length = kept.terms.length;
-        let granted = length.min((self.anchor? + length).since(now));
+        let anchor = if planted(Mutation::LeaseAnchoredAtNow) { now } else { self.anchor? };
+        let granted = length.min((anchor + length).since(now));
         (granted > Millis::ZERO).then_some(granted)
     }
 

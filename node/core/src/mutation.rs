@@ -50,7 +50,7 @@ mutations! {
     PoolSlotFreedTwice = "pool-slot-freed-twice",
     /// A new leader does not look for timers that its predecessor knew (PROTOCOL 1.5).
     TimerLostAtLeaderChange = "timer-lost-at-leader-change",
-    /// Entries carry the leader's own wall clock (PROTOCOL 1.1).
+    /// Entries follow the foremost wall clock instead of a majority's (PROTOCOL 1.1).
     WallClockInEntries = "wall-clock-in-entries",
     /// The order in which ready tasks are looked at differs between replicas (DESIGN 3.1, I11).
     UnorderedMapInApply = "unordered-map-in-apply",
@@ -152,6 +152,13 @@ mod switch {
         PLANTED.store(mutation as usize + 1, Ordering::Relaxed);
     }
 
+    static TOSSED: AtomicUsize = AtomicUsize::new(0);
+
+    /// A coin that no replica tosses alike: what an unordered map would bring into `apply`.
+    pub fn toss() -> bool {
+        TOSSED.fetch_add(1, Ordering::Relaxed) % 3 == 0
+    }
+
     /// Whether this bug is in the code now.
     pub fn planted(mutation: Mutation) -> bool {
         PLANTED.load(Ordering::Relaxed) == mutation as usize + 1
@@ -159,7 +166,14 @@ mod switch {
 }
 
 #[cfg(feature = "mutations")]
-pub use switch::{plant, planted};
+pub use switch::{plant, planted, toss};
+
+/// A coin that is never tossed in this build.
+#[cfg(not(feature = "mutations"))]
+#[inline]
+pub const fn toss() -> bool {
+    false
+}
 
 /// Whether this bug is in the code now: never, in this build.
 #[cfg(not(feature = "mutations"))]

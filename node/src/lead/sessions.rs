@@ -193,6 +193,9 @@ impl Sessions {
     /// The expiry of a session is being proposed: it gets no grant and no ack any more. Gives its stream, which is to be
     /// closed (PROTOCOL 5.4).
     pub fn expiring(&mut self, executor: ExecutorId, session: SessionNumber) -> Option<ConnId> {
+        if planted(Mutation::SessionRevivedAfterExpiry) {
+            return None;
+        }
         let conn = self.stream_of(executor, session);
         self.keeper.expiring(executor, session);
         conn
@@ -211,7 +214,9 @@ impl Sessions {
             self.stream_of(executor, session).and_then(|_| self.silent_at(state, executor, session));
         let is_expired = state.sessions.get(&(executor, session)).is_none_or(|row| row.is_expired);
         match silent_at.filter(|at| now < *at && !is_expired) {
-            Some(_) if row.is_cordoned => Next::Do(Command::Uncordon { executor, session }),
+            Some(_) if row.is_cordoned && !planted(Mutation::CordonedForEver) => {
+                Next::Do(Command::Uncordon { executor, session })
+            }
             Some(at) => Next::LookAt(at),
             None if !row.is_cordoned => Next::Do(Command::Cordon { executor, session }),
             None => Next::Nothing,

@@ -1,7 +1,8 @@
 //! Timers, work that goes on in slices, checkpoints, and the time itself (PROTOCOL 1.3, 1.5, 4.5, 6.8). Pure.
 
 use matins_core::command::Command;
-use matins_core::state::State;
+use matins_core::mutation::{Mutation, planted};
+use matins_core::state::{State, TimerKey};
 use matins_core::time::{Millis, Timestamp};
 
 /// Timers that one command fires. Each may touch a task and what follows it.
@@ -18,14 +19,23 @@ pub const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
 
 /// Fires timers that are due, oldest first.
 pub fn fire_timers(state: &State, now: Timestamp) -> Option<Command> {
-    let due = state.timers.iter().take_while(|((at, _), ())| *at <= now);
+    let due = timers(state).take_while(|((at, _), ())| *at <= now);
     let due: Vec<_> = due.take(TIMERS_PER_COMMAND).map(|(key, ())| key.clone()).collect();
     (!due.is_empty()).then_some(Command::FireTimers(due))
 }
 
 /// When the first timer is due.
 pub fn next_timer(state: &State) -> Option<Timestamp> {
-    state.timers.first().map(|((at, _), ())| *at)
+    timers(state).next().map(|((at, _), ())| *at)
+}
+
+/// All timers, also those that fell due before this leader was ready.
+fn timers(state: &State) -> impl Iterator<Item = (&(Timestamp, TimerKey), &())> {
+    let since = state.cluster.leader.as_ref().map_or(Timestamp::ZERO, |leader| leader.since);
+    state
+        .timers
+        .iter()
+        .filter(move |((at, _), ())| !planted(Mutation::TimerLostAtLeaderChange) || *at > since)
 }
 
 /// Goes on with work that was too large for one command.

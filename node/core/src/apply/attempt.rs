@@ -6,6 +6,7 @@ use crate::answer::{Answer, Refusal, Stale, Thing};
 use crate::command::{Finish, StopHow};
 use crate::effect::Effect;
 use crate::id::{Fence, TaskId};
+use crate::mutation::{Mutation, planted};
 use crate::state::{
     AttemptOutcome, AttemptState, LogPlace, LogState, LostReason, Output, RunState, StopReason, TaskState,
     TimerKey, WhyFailed,
@@ -18,6 +19,7 @@ impl Step<'_> {
     /// A report, or the leader's own word that an attempt cannot start. Under any fence but the live one it
     /// changes nothing (PROTOCOL 5.8).
     pub(super) fn finish(&mut self, finish: Finish) -> Applied {
+        let finish = if planted(Mutation::FenceNotChecked) { self.under_any_fence(finish) } else { finish };
         let Some(key) = self.state.live.get(&finish.fence).copied() else {
             return Err(Refusal::Stale(Stale::Fence(finish.fence)));
         };
@@ -30,6 +32,15 @@ impl Step<'_> {
         });
         self.end_live(finish.fence, finish.outcome, finish.output);
         Ok(Answer::Done)
+    }
+
+    /// What a report would end if its fence did not matter.
+    fn under_any_fence(&self, mut finish: Finish) -> Finish {
+        let task =
+            self.state.attempts.iter().find(|(_, row)| row.fence == finish.fence).map(|((task, _), _)| *task);
+        let live = task.and_then(|task| self.state.tasks.get(&task)).and_then(|row| row.state.fence());
+        finish.fence = live.unwrap_or(finish.fence);
+        finish
     }
 
     /// Ends a live attempt. An attempt that was stopping ends as it was stopped, whatever is reported.
@@ -54,6 +65,9 @@ impl Step<'_> {
         self.state.bound.remove(&(executor, session, fence));
         self.drop_session_if_empty(executor, session);
         self.release(task, executor);
+        if planted(Mutation::PoolSlotFreedTwice) {
+            self.release(task, executor);
+        }
         self.await_log(fence, key, log);
         self.effects.push(Effect::Ended { fence, executor });
         self.touch(8);
@@ -120,6 +134,11 @@ impl Step<'_> {
             };
             attempt.executor
         });
+        if planted(Mutation::StoppingFreesItsSlot)
+            && let Some(executor) = executor
+        {
+            self.release(key.0, executor);
+        }
         self.set_task(key.0, TaskState::Stopping { fence });
         if let Some(executor) = executor {
             self.send_stop(fence, executor, how);

@@ -6,6 +6,7 @@ use crate::answer::{Answer, Refusal, Thing};
 use crate::command::StopHow;
 use crate::effect::Effect;
 use crate::id::{ExecutorId, Leadership, NodeId};
+use crate::mutation::{Mutation, planted};
 use crate::state::{Leader, Settings, WorkKey};
 use crate::time::{Millis, Timestamp};
 
@@ -16,6 +17,12 @@ impl Step<'_> {
     pub(super) fn leader_ready(&mut self, node: NodeId, nonce: u64) -> Applied {
         let leadership = Leadership(self.state.index.0);
         self.note_outage();
+        if planted(Mutation::FailoverMissesTicks) {
+            self.state.cluster.outage_end = Some(self.now() + self.state.cluster.settings.grace);
+        }
+        if planted(Mutation::IdempotencyInTheHandler) {
+            (self.state.requests, self.state.requests_by_expiry) = Default::default();
+        }
         self.state.cluster.leader = Some(Leader { node, nonce, leadership, since: self.now() });
         self.state.cluster.counters.leaderships += 1;
         let executors: Vec<ExecutorId> = self.state.executors.iter().map(|(id, _)| *id).collect();

@@ -12,6 +12,7 @@ use core::ops::Bound;
 
 use crate::effect::Effect;
 use crate::id::{ExecutorId, Fence, RunId, TaskId};
+use crate::mutation::{Mutation, planted, toss};
 use crate::state::{
     AttemptRow, AttemptState, Class, LimitId, LogState, QueuePlace, RunOrigin, State, TaskState, TimerKey,
     WorkKey,
@@ -142,6 +143,9 @@ impl Step<'_> {
 
     /// Of the classes that changed, the one whose first task comes first.
     fn earliest_changed(&self) -> Option<Class> {
+        if planted(Mutation::UnorderedMapInApply) && toss() {
+            return self.changed.last().cloned();
+        }
         self.changed.iter().min_by_key(|class| self.state.first_of(class)).cloned()
     }
 

@@ -8,6 +8,7 @@ use crate::command::{Decision, Fire, Tick};
 use crate::effect::Effect;
 use crate::id::{RunId, ScheduleId};
 use crate::ir::OnFull;
+use crate::mutation::{Mutation, planted};
 use crate::state::{DecisionCounts, Next, RunOrigin, ScheduleRow, SkipReason};
 use crate::time::Timestamp;
 
@@ -24,7 +25,8 @@ impl Step<'_> {
             self.state.check_room_for_runs()?;
         }
         let mut runs = Vec::new();
-        for decision in fire.decisions {
+        let moves_only = planted(Mutation::MarkMovedWithoutDecisions);
+        for decision in fire.decisions.into_iter().filter(|_| !moves_only) {
             match decision {
                 Decision::Run(tick) => runs.extend(self.fire_tick(&fire.schedule, tick)),
                 Decision::Skip { to, count, reason, .. } => {
@@ -40,7 +42,8 @@ impl Step<'_> {
         let id = &fire.schedule;
         let row =
             self.state.schedules.get(id).ok_or_else(|| Refusal::NotFound(Thing::Schedule(id.clone())))?;
-        if row.version != fire.version || row.mark != fire.from_mark || row.quarantine.is_some() {
+        let is_marked = row.mark == fire.from_mark || planted(Mutation::FireMarkNotChecked);
+        if row.version != fire.version || !is_marked || row.quarantine.is_some() {
             return Err(Refusal::Stale(Stale::Schedule(id.clone())));
         }
         if fire.to_mark > self.now() || fire.to_mark < fire.from_mark {

@@ -8,6 +8,7 @@ use crate::answer::{Answer, Refusal, Stale, Thing};
 use crate::effect::Effect;
 use crate::id::{ScheduleId, ScheduleName, WorkflowName};
 use crate::ir;
+use crate::mutation::{Mutation, planted};
 use crate::state::{DecisionCounts, Next, ScheduleRow, SkipReason};
 use crate::time::Timestamp;
 
@@ -86,7 +87,7 @@ impl Step<'_> {
             row.and_then(|row| row.next.due_at()).is_some_and(|due| due <= self.state.now)
         };
         let due: Vec<ScheduleId> = ids.into_iter().filter(is_due).cloned().collect();
-        if due.is_empty() { Ok(()) } else { Err(Refusal::TicksDue(due)) }
+        if due.is_empty() || planted(Mutation::ChangeWhileDue) { Ok(()) } else { Err(Refusal::TicksDue(due)) }
     }
 
     /// A pause raises the version, so that a Fire computed before it is refused, and leaves the mark alone.
@@ -94,7 +95,7 @@ impl Step<'_> {
         let version = self.next_schedule_version();
         self.state.schedules.update(id, |row| {
             change(row);
-            row.version = version;
+            row.version = if planted(Mutation::PauseKeepsVersion) { row.version } else { version };
         });
         self.effects.push(Effect::Schedule(id.clone()));
         self.touch(1);

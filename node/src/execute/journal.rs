@@ -198,6 +198,8 @@ fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -254,6 +256,41 @@ mod tests {
         for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             assert_eq!(journal.report(Fence(3)), None, "{cut}");
+        }
+    }
+
+    proptest! {
+        // Each case makes a directory: an eighth of what is asked for takes a second.
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 8, ..ProptestConfig::default() })]
+
+        /// After a power cut these files may hold anything (PROTOCOL 5.5).
+        #[test]
+        fn files_of_any_bytes_are_passed_over(
+            bytes in prop::collection::vec(any::<u8>(), 0..80), at: prop::sample::Index, flip in 1_u8..,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let journal = Journal::open(dir.path()).unwrap();
+            let fence = Fence(7);
+            fs::create_dir_all(journal.attempt(fence)).unwrap();
+            for name in [START, REPORT, STATUS] {
+                fs::write(journal.attempt(fence).join(name), &bytes).unwrap();
+            }
+            prop_assert_eq!(journal.report(fence), None);
+            drop((journal.job(fence), journal.status(fence), journal.load(false).unwrap()));
+
+            let report = v1::AttemptReport { fence: 7, log_bytes: 300, ..v1::AttemptReport::default() };
+            journal.write_report(&report).unwrap();
+            prop_assert_eq!(journal.report(fence), Some(report));
+            let path = journal.attempt(fence).join(REPORT);
+            let mut damaged = fs::read(&path).unwrap();
+            let at = at.index(damaged.len());
+            damaged[at] ^= flip;
+            fs::write(&path, &damaged).unwrap();
+            prop_assert_eq!(journal.report(fence), None);
+            for name in ["journal", "session"] {
+                fs::write(dir.path().join(name), &bytes).unwrap();
+            }
+            Journal::open(dir.path()).unwrap().last_session();
         }
     }
 }

@@ -300,6 +300,8 @@ fn damaged(what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn text(frames: &[Frame]) -> String {
@@ -368,5 +370,22 @@ mod tests {
         let printed: usize =
             frames.iter().filter(|f| f.stream == Stream::Stdout).map(|f| f.bytes.len()).sum();
         assert!(printed > 800, "{printed}");
+    }
+
+    proptest! {
+        /// A power cut may leave anything in a log; whoever reads it hears an error or its end.
+        #[test]
+        fn a_log_of_any_bytes_ends(bytes in prop::collection::vec(any::<u8>(), 0..200), has_mark: bool) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let bytes = if has_mark { [&MAGIC[..], &bytes].concat() } else { bytes };
+            std::fs::write(&path, &bytes).unwrap();
+            if let Ok(mut reader) = LogReader::open(&path) {
+                while let Ok(Some(frame)) = reader.next_frame() {
+                    prop_assert!(frame.bytes.len() <= bytes.len());
+                }
+                drop(reader.whole_end());
+            }
+        }
     }
 }

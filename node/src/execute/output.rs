@@ -65,6 +65,7 @@ fn is_name(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -95,5 +96,13 @@ mod tests {
         assert!(error.contains("has 10 bytes, output limit is 9"), "{error}");
         std::fs::write(&path, b"a=\xff").unwrap();
         assert!(read(&path, 10).unwrap_err().contains("byte 2"));
+    }
+
+    proptest! {
+        #[test]
+        fn an_output_of_any_text_is_read_or_refused(text in "[{}\\[\\]\"=:,a-z0-9\n ]{0,80}", bytes: Vec<u8>) {
+            drop(parse(&text));
+            drop(parse(&String::from_utf8_lossy(&bytes)));
+        }
     }
 }

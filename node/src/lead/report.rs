@@ -58,6 +58,8 @@ fn output_of(outputs: Option<v1::attempt_report::Outputs>) -> Result<Option<Outp
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
     use v1::attempt_report::{Outcome, Outputs};
 
     use super::*;
@@ -87,6 +89,19 @@ mod tests {
             outcome(None, "", None),
         ] {
             assert!(matches!(report, AttemptOutcome::Error(_)), "{report:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_report_of_any_bytes_becomes_an_end(bytes in prop::collection::vec(any::<u8>(), 0..120), text in ".{0,40}") {
+            if let Ok(report) = v1::AttemptReport::decode(&bytes[..]) {
+                finish_of(report);
+            }
+            let outputs = Some(Outputs::OutputsJson(text));
+            let outcome = Some(Outcome::ExitCode(0));
+            let finish = finish_of(v1::AttemptReport { outcome, outputs, ..v1::AttemptReport::default() });
+            prop_assert!(finish.output.is_none() || finish.outcome == AttemptOutcome::Success);
         }
     }
 }

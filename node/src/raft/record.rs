@@ -83,6 +83,8 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, NotAMembersh
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn membership() -> Membership {
@@ -121,5 +123,21 @@ mod tests {
         assert_eq!(decode_membership(&[9, 0]), Err(NotAMembership { format: Some(9) }));
         assert_eq!(decode_membership(&[]), Err(NotAMembership { format: None }));
         assert_eq!(decode_membership(&[FORMAT, 200]), Err(NotAMembership { format: Some(FORMAT) }));
+    }
+
+    proptest! {
+        #[test]
+        fn a_membership_of_any_bytes_is_refused_or_reads_back(
+            bytes in prop::collection::vec(any::<u8>(), 0..80), at: prop::sample::Index, flip in 1_u8..,
+        ) {
+            let mut damaged = encode_membership(&membership()).to_vec();
+            let at = at.index(damaged.len());
+            damaged[at] ^= flip;
+            for bytes in [bytes.clone(), [&[FORMAT][..], &bytes].concat(), damaged] {
+                if let Ok(read) = decode_membership(&bytes) {
+                    prop_assert_eq!(decode_membership(&encode_membership(&read)), Ok(read));
+                }
+            }
+        }
     }
 }

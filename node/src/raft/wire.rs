@@ -195,3 +195,61 @@ pub(crate) fn digest_in(bytes: &[u8]) -> Result<Digest, Status> {
 fn missing(field: &str) -> Status {
     Status::invalid_argument(format!("a message of a peer lacks `{field}`"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+
+    fn to() -> v1::PeerTo {
+        v1::PeerTo { cluster: 1, node: 2 }
+    }
+
+    fn appended() -> Vec<u8> {
+        let at = v1::PeerLogId { term: 3, leader: 1, index: 9 };
+        let kinds =
+            [v1::peer_record::Kind::Blank, v1::peer_record::Kind::Membership, v1::peer_record::Kind::Entry];
+        let record = |kind: v1::peer_record::Kind| v1::PeerRecord {
+            at: Some(at),
+            kind: kind.into(),
+            body: Bytes::from_static(&[1, 1, 1, 1, 1, 1, 1, b'a', 0, 0]),
+        };
+        let vote = Some(v1::PeerVote { term: 3, node: 1, committed: true });
+        let records = kinds.into_iter().map(record).collect();
+        let request =
+            v1::PeerAppendRequest { to: Some(to()), vote, previous: Some(at), committed: Some(at), records };
+        request.encode_to_vec()
+    }
+
+    /// All messages of a peer that become something else than they are.
+    fn read_all(bytes: &[u8]) {
+        if let Ok(request) = v1::PeerAppendRequest::decode(bytes)
+            && let Ok(read) = append_in(request)
+        {
+            let again = append_in(append_out(&read, to(), usize::MAX)).expect("what was read can be sent");
+            assert_eq!(again.entries, read.entries);
+        }
+        drop(v1::PeerVoteRequest::decode(bytes).map(vote_request_in));
+        drop(v1::PeerVoteResponse::decode(bytes).map(voted_in));
+        drop(v1::PeerAppendResponse::decode(bytes).map(|response| appended_in(response, None)));
+        drop(v1::PeerStatusResponse::decode(bytes).map(|response| status_in(&response)));
+        drop(v1::PeerMember::decode(bytes).map(|member| member_in(Some(member))));
+        drop(digest_in(bytes));
+    }
+
+    proptest! {
+        #[test]
+        fn messages_of_any_bytes_are_read_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..120), at: prop::sample::Index, flip in 1_u8..,
+        ) {
+            read_all(&bytes);
+            let mut damaged = appended();
+            read_all(&damaged);
+            let at = at.index(damaged.len());
+            damaged[at] ^= flip;
+            read_all(&damaged);
+        }
+    }
+}

@@ -293,6 +293,7 @@ fn origin_word(kind: run_origin::Kind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use matins_proto::v1::run;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -338,6 +339,20 @@ mod tests {
             ["stat = failed", "state", "state = ", "state = a state = b", "id = \"x", "created_at > soon"]
         {
             assert!(Filter::of_runs(filter).is_err(), "{filter}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_of_any_text_is_read_or_refused(
+            text in "[a-z_.=<>!~\"'()* 0-9]{0,60}", other in ".{0,40}",
+        ) {
+            for text in [&text, &other] {
+                if let Ok(filter) = Filter::of_runs(text) {
+                    drop(format!("{filter:?}"));
+                }
+                drop(Filter::of_workflows(text));
+            }
         }
     }
 }

@@ -57,6 +57,8 @@ pub(crate) fn cut<T>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -75,5 +77,15 @@ mod tests {
         let cut_at = |size| cut(1..=3, size, ToString::to_string);
         assert_eq!(cut_at(2), (vec![1, 2], "2".to_owned()));
         assert_eq!(cut_at(3), (vec![1, 2, 3], String::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_token_or_is_refused(text in ".{0,40}", last in ".{0,20}") {
+            let query = Query::new("runs", &1);
+            let token = query.token(&last);
+            prop_assert_eq!(query.last(&token), Ok(Some(last.as_str())));
+            drop(query.last(&text));
+        }
     }
 }

@@ -299,6 +299,8 @@ fn check(root: &Path, marker: &Marker, expected: &Expected) -> Result<(), Marker
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::files::{Disk, MemoryDisk};
     use super::*;
 
@@ -403,5 +405,13 @@ mod tests {
         std::fs::write(&path, r#"{"format":2,"colour":"blue"}"#).unwrap();
         let error = open(&dir.path().join("a/b")).err().expect("it is newer");
         assert!(matches!(error, MarkerError::Store { source: StoreError::Newer { found: 2, .. }, .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn a_marker_of_any_text_is_refused_without_a_panic(text in "[{}\\[\\]\":,a-z0-9 ]{0,60}", bytes: Vec<u8>) {
+            prop_assert!(parse(Path::new(MARKER), text.as_bytes()).is_err());
+            prop_assert!(parse(Path::new(MARKER), &bytes).is_err());
+        }
     }
 }

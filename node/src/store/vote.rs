@@ -58,7 +58,9 @@ impl VoteFile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::MemoryDisk;
+    use proptest::prelude::*;
+
+    use super::super::files::{MemoryDisk, Open};
     use super::*;
 
     fn vote(term: u64, node: u64) -> VoteRecord {
@@ -105,5 +107,28 @@ mod tests {
         file.save(&vote(3, 1)).unwrap();
         disk.flip_byte(&dir.join("vote"), 17);
         assert!(file.load().is_err_and(|error| error.is_fault()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_vote_of_any_bytes_is_a_fault_or_the_one_that_was_saved(
+            bytes in prop::collection::vec(any::<u8>(), 0..60), at: prop::sample::Index, flip in 1_u8..,
+        ) {
+            let disk = MemoryDisk::new();
+            let dir = Path::new("/data");
+            let file = VoteFile::new(Arc::new(disk.clone()), dir);
+            let write = |bytes: &[u8]| {
+                let file = disk.open(&dir.join("vote"), Open::Truncated).unwrap();
+                file.write_at(bytes, 0).unwrap();
+            };
+            write(&bytes);
+            prop_assert!(file.load().is_err());
+            file.save(&vote(3, 1)).unwrap();
+            let saved = checked::read_whole(&disk, &dir.join("vote")).unwrap().unwrap();
+            let mut damaged = saved.clone();
+            damaged[at.index(saved.len())] ^= flip;
+            write(&damaged);
+            prop_assert!(file.load().is_err());
+        }
     }
 }

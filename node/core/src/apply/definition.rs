@@ -113,6 +113,10 @@ impl Step<'_> {
             self.check_idle(workflow)?;
             changed.extend(self.schedules_of(workflow));
         }
+        for (schedule, _) in &apply.skip_due {
+            // It may have gone since the proposer looked.
+            self.find_schedule(schedule)?;
+        }
         let is_skipped = |id: &ScheduleId| apply.skip_due.iter().any(|(skipped, _)| skipped == id);
         changed.retain(|id| !is_skipped(id));
         self.check_not_due(&changed)

@@ -66,7 +66,7 @@ impl Step<'_> {
         Ok(Answer::Done)
     }
 
-    fn find_schedule(&self, id: &ScheduleId) -> Result<&ScheduleRow, Refusal> {
+    pub(super) fn find_schedule(&self, id: &ScheduleId) -> Result<&ScheduleRow, Refusal> {
         self.state.schedules.get(id).ok_or_else(|| Refusal::NotFound(Thing::Schedule(id.clone())))
     }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
-use goldenscript::{Argument, Command as Line};
+use goldenscript::Command as Line;
 use matins_core::command::{
     Apply, ApplyWorkflow, BackfillSlice, Command, Decide, DecideOutcome, Decision, Entry, Finish, Fire,
     Proposal, Readings, Request, Retry, RetryScope, Start, StopHow, Tick,
@@ -17,6 +17,7 @@ use matins_core::{Answer, Effect, Outcome, Refusal, State, Thing, apply};
 pub(crate) mod arbitrary;
 mod args;
 mod definition;
+mod runner;
 mod words;
 
 pub(crate) use args::Args;
@@ -453,62 +454,5 @@ impl Script {
             retired_runs,
             past: vec![],
         }))
-    }
-
-    /// Registers the newest stored definition of a workflow: `apply w skip_due=1`.
-    fn apply_line(&mut self, line: &Line) -> Result<String, Fault> {
-        let mut args = Args::of(line);
-        if let Some(at) = args.key("at") {
-            self.at = seconds(&at)?;
-        }
-        let mut apply = Apply::default();
-        if let Some(prune) = args.key("prune") {
-            apply.prune.push(format!("test/{prune}").parse()?);
-        }
-        if let Some(skip) = args.key("skip_due") {
-            apply.skip_due.push((schedule(&skip)?, 1));
-        }
-        let definition = workflow_of(&mut args)?;
-        let name = definition.name.clone();
-        let (outcome, _) =
-            self.enter(Command::StoreDefinition { definition: Box::new(definition), source: None }, None)?;
-        match outcome.answers.first() {
-            Some(Ok(Answer::Definition(definition))) => {
-                apply.workflows.push(ApplyWorkflow { name, definition: *definition, start: None });
-            }
-            other => return Err(format!("not stored: {other:?}").into()),
-        }
-        Ok(self.enter(Command::Apply(apply), None)?.1)
-    }
-}
-
-impl goldenscript::Runner for Script {
-    type Command = Line;
-
-    fn run(&mut self, line: &Line, _: &goldenscript::Context) -> Result<String, Fault> {
-        match line.name.as_str() {
-            "show" => return words::show(&self.state, &mut Args::of(line)),
-            "apply" => return self.apply_line(line),
-            _ => {}
-        }
-        // A request id, or a leadership of the past, may stand before any command.
-        let mut line = line.clone();
-        let mut take = |name: &str| {
-            let is_it = |arg: &Argument| matches!(arg, Argument::KeyValue(key, _) if key == name);
-            let position = line.args.iter().position(is_it)?;
-            match line.args.remove(position) {
-                Argument::KeyValue(_, value) => Some(value),
-                _ => None,
-            }
-        };
-        let (id, until, leadership) = (take("request"), take("until"), take("leadership"));
-        let command = self.command(&line)?;
-        let request = id.map(|id| {
-            let not_after = until.map_or(Ok(self.at + Millis::from_mins(10)), |until| seconds(&until));
-            Ok::<_, Fault>(Request { id: id.parse()?, not_after: not_after? })
-        });
-        let newest = self.state.cluster.leader.as_ref().map(|leader| leader.leadership);
-        let leadership = leadership.map_or(Ok(newest), |text| text.parse().map(Leadership).map(Some))?;
-        Ok(self.enter_under(command, request.transpose()?, leadership)?.1)
     }
 }

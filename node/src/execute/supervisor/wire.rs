@@ -98,6 +98,8 @@ pub(crate) fn decode<M: for<'de> Deserialize<'de>>(received: &mut Vec<u8>) -> io
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -164,5 +166,26 @@ mod tests {
             assert_eq!(decode::<ToSupervisor>(&mut received).unwrap(), None);
         }
         assert!(decode::<ToSupervisor>(&mut u32::MAX.to_le_bytes().to_vec()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn messages_of_any_bytes_are_read_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..120), at: prop::sample::Index, flip in 1_u8..,
+        ) {
+            let framed = [&(bytes.len() as u32).to_le_bytes()[..], &bytes].concat();
+            let held = vec![(Fence(9), Held::Running), (Fence(300), Held::Ended(Exit::Code(1)))];
+            let mut damaged = encode(&FromSupervisor::List { session: SessionNumber(3), held });
+            let at = at.index(damaged.len());
+            damaged[at] ^= flip;
+            for bytes in [bytes.clone(), framed, damaged] {
+                if let Ok(Some(read)) = decode::<ToSupervisor>(&mut bytes.clone()) {
+                    prop_assert_eq!(decode(&mut encode(&read)).unwrap(), Some(read));
+                }
+                if let Ok(Some(read)) = decode::<FromSupervisor>(&mut bytes.clone()) {
+                    prop_assert_eq!(decode(&mut encode(&read)).unwrap(), Some(read));
+                }
+            }
+        }
     }
 }

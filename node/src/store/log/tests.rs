@@ -279,6 +279,46 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_segment_of_any_bytes_is_refused_or_empty(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let disk = MemoryDisk::new();
+        write_segment(&disk, &bytes);
+        if let Ok(log) = open(&disk) {
+            prop_assert_eq!(all(&log), []);
+        }
+    }
+
+    /// Whatever the disk does to a segment: an error, or records that were written, from the first on.
+    #[test]
+    fn a_damaged_segment_invents_no_record(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5), sealed: bool,
+    ) {
+        let disk = MemoryDisk::new();
+        let log = open(&disk).unwrap();
+        let records: Vec<_> = (0..if sealed { 8 } else { 6 }).map(|index| record(index, 1, 30)).collect();
+        records.chunks(2).for_each(|two| log.append(two).unwrap());
+        let file = disk.open(&newest_segment(&disk), Open::Read).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            if byte % 4 == 0 { bytes.truncate(at.max(1)) } else { bytes[at] ^= byte }
+        }
+        let disk = MemoryDisk::new();
+        write_segment(&disk, &bytes);
+        if let Ok(log) = open(&disk) {
+            let found = log.read(0..u64::MAX, u64::MAX).unwrap_or_default();
+            prop_assert!(records.starts_with(&found), "{found:?}");
+        }
+    }
+}
+
+fn write_segment(disk: &MemoryDisk, bytes: &[u8]) {
+    let file = disk.open(&Path::new(DIR).join(segment::file_name(0)), Open::Truncated).unwrap();
+    file.write_at(bytes, 0).unwrap();
+}
+
 /// Measured, not asserted to the millisecond: run with `--run-ignored all`.
 #[test]
 #[ignore = "writes 100 MB to a real disk"]

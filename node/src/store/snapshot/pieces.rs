@@ -168,3 +168,37 @@ impl Scan {
         frame(2, &payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_piece_of_any_bytes_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..4) {
+            prop_assert!(decode(&bytes).is_err());
+            // With the right sum too: what is inside may be anything, and unpacks to a chunk at most.
+            if let Ok((Piece::Chunk(body), _)) = decode(&frame(kind, &bytes)) {
+                prop_assert!(body.len() <= CHUNK_BYTES);
+            }
+        }
+
+        #[test]
+        fn a_piece_reads_back_and_a_damaged_one_is_refused(
+            body in prop::collection::vec(any::<u8>(), 0..500), at: prop::sample::Index, flip in 1_u8..,
+        ) {
+            let piece = encode_chunk(&body);
+            let back = decode(&piece);
+            prop_assert!(matches!(back, Ok((Piece::Chunk(read), len)) if read == body && len == piece.len()));
+            let mut damaged = piece.clone();
+            damaged[at.index(piece.len())] ^= flip;
+            // A version is no part of what is summed: an older one is as good.
+            if damaged[2] == VERSION {
+                prop_assert!(decode(&damaged).is_err());
+            }
+            prop_assert!(decode(&piece[..at.index(piece.len())]).is_err());
+        }
+    }
+}

@@ -284,6 +284,8 @@ fn some_namespace(text: &str) -> Result<Option<Namespace>, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -292,5 +294,17 @@ mod tests {
         let expected = Cursor { before: RunId(40), chains: [RunId(7)].into() };
         assert_eq!(Cursor::read(&cursor.write()), Ok(expected));
         assert!(Cursor::read("x").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_cursor_or_is_refused(text in "[0-9,+ -]{0,60}", other in ".{0,20}") {
+            drop(Cursor::read(&other));
+            if let Ok(cursor) = Cursor::read(&text) {
+                let again = Cursor::read(&cursor.write()).expect("what was read can be written");
+                prop_assert_eq!(again.before, cursor.before);
+                prop_assert!(again.chains.is_subset(&cursor.chains));
+            }
+        }
     }
 }

@@ -1,0 +1,69 @@
+//! The lines of a golden script, one after the other.
+
+use goldenscript::{Argument, Command as Line};
+use matins_core::Answer;
+use matins_core::command::{Apply, ApplyWorkflow, Command, Request};
+use matins_core::id::Leadership;
+use matins_core::time::Millis;
+
+use super::args::{schedule, seconds};
+use super::{Args, Fault, Script, words, workflow_of};
+
+impl goldenscript::Runner for Script {
+    type Command = Line;
+
+    fn run(&mut self, line: &Line, _: &goldenscript::Context) -> Result<String, Fault> {
+        match line.name.as_str() {
+            "show" => return words::show(&self.state, &mut Args::of(line)),
+            "apply" => return self.apply_line(line),
+            _ => {}
+        }
+        // A request id, or a leadership of the past, may stand before any command.
+        let mut line = line.clone();
+        let mut take = |name: &str| {
+            let is_it = |arg: &Argument| matches!(arg, Argument::KeyValue(key, _) if key == name);
+            let position = line.args.iter().position(is_it)?;
+            match line.args.remove(position) {
+                Argument::KeyValue(_, value) => Some(value),
+                _ => None,
+            }
+        };
+        let (id, until, leadership) = (take("request"), take("until"), take("leadership"));
+        let command = self.command(&line)?;
+        let request = id.map(|id| {
+            let not_after = until.map_or(Ok(self.at + Millis::from_mins(10)), |until| seconds(&until));
+            Ok::<_, Fault>(Request { id: id.parse()?, not_after: not_after? })
+        });
+        let newest = self.state.cluster.leader.as_ref().map(|leader| leader.leadership);
+        let leadership = leadership.map_or(Ok(newest), |text| text.parse().map(Leadership).map(Some))?;
+        Ok(self.enter_under(command, request.transpose()?, leadership)?.1)
+    }
+}
+
+impl Script {
+    /// Registers the newest stored definition of a workflow: `apply w skip_due=1`.
+    fn apply_line(&mut self, line: &Line) -> Result<String, Fault> {
+        let mut args = Args::of(line);
+        if let Some(at) = args.key("at") {
+            self.at = seconds(&at)?;
+        }
+        let mut apply = Apply::default();
+        if let Some(prune) = args.key("prune") {
+            apply.prune.push(format!("test/{prune}").parse()?);
+        }
+        if let Some(skip) = args.key("skip_due") {
+            apply.skip_due.push((schedule(&skip)?, 1));
+        }
+        let definition = workflow_of(&mut args)?;
+        let name = definition.name.clone();
+        let (outcome, _) =
+            self.enter(Command::StoreDefinition { definition: Box::new(definition), source: None }, None)?;
+        match outcome.answers.first() {
+            Some(Ok(Answer::Definition(definition))) => {
+                apply.workflows.push(ApplyWorkflow { name, definition: *definition, start: None });
+            }
+            other => return Err(format!("not stored: {other:?}").into()),
+        }
+        Ok(self.enter(Command::Apply(apply), None)?.1)
+    }
+}

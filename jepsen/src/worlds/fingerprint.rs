@@ -18,8 +18,17 @@ const SPAN: u64 = 1 << 52;
 const LONG_AGO: u64 = 3_600_000_000_000;
 
 /// Fields that nothing decides on, or that follow from others.
-const FOR_PEOPLE: &[&str] =
-    &["transitions", "index", "definitions", "created_at", "seen_at", "opened_at", "since", "started_at", "leader"];
+const FOR_PEOPLE: &[&str] = &[
+    "transitions",
+    "index",
+    "definitions",
+    "created_at",
+    "seen_at",
+    "opened_at",
+    "since",
+    "started_at",
+    "leader",
+];
 
 /// A fast hasher without secrets.
 #[derive(Clone, Copy, Debug)]

@@ -330,9 +330,8 @@ impl Host {
     /// A supervisor without executor and without tasks leaves.
     fn let_go_of_idle(&mut self) {
         let has_executor = self.executor.is_some();
-        self.supervisors.retain(|supervisor| {
-            (has_executor && supervisor.is_linked()) || !supervisor.machine.is_idle()
-        });
+        self.supervisors
+            .retain(|supervisor| (has_executor && supervisor.is_linked()) || !supervisor.machine.is_idle());
     }
 
     fn deliver_to(&mut self, now: BootTime, id: SupervisorId) {
@@ -437,7 +436,7 @@ impl Host {
         let Some(executor) = &mut self.executor else { return };
         let Some((session, is_wanted)) = executor.preparing.remove(&fence) else { return };
         if is_wanted {
-            let newest = self.supervisors.iter_mut().filter(|supervisor| supervisor.is_linked()).next_back();
+            let newest = self.supervisors.iter_mut().rfind(|supervisor| supervisor.is_linked());
             if let Some(supervisor) = newest {
                 executor.runs_at.insert(fence, supervisor.id);
                 supervisor.inbox.push_back(ToSupervisor::Spawn(session, fence));

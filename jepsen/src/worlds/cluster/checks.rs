@@ -57,7 +57,10 @@ impl Cluster {
                 return Err(format!("I6: two processes of {task:?} are alive, of {other} and of {fence}"));
             }
             if !state.live.contains(fence) {
-                return Err(format!("I6: {fence} has ended in the state, and its process lives on E{}", host + 1));
+                return Err(format!(
+                    "I6: {fence} has ended in the state, and its process lives on E{}",
+                    host + 1
+                ));
             }
             in_pool += 1;
         }

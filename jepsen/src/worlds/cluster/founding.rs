@@ -53,10 +53,8 @@ impl Cluster {
     fn start_run(&mut self) -> Result<(), String> {
         let pool = if self.shape.has_pool { ", pool: one" } else { "" };
         let tasks = (1..=self.shape.tasks).map(|task| format!("  t{task}: {{ run: [x]{pool} }}\n"));
-        let text = format!(
-            "workflow: small\ntasks:\n{}---\npool: one\nslots: 1\n",
-            tasks.collect::<String>()
-        );
+        let text =
+            format!("workflow: small\ntasks:\n{}---\npool: one\nslots: 1\n", tasks.collect::<String>());
         let source = SourceFile { name: "world.yaml".into(), text: text.into() };
         let mut compiled = compile(&[source], &NoFiles, &Options::default());
         if compiled.has_errors() {
@@ -73,8 +71,7 @@ impl Cluster {
         apply.workflows.push(ApplyWorkflow { name: name.clone(), definition, start: None });
         self.ask(Command::Apply(apply))?;
         let tick = Tick { logical_time: AT, interval_start: AT, params: Ok("{}".into()) };
-        let start =
-            Start { workflow: name, definition, origin: RunOrigin::Manual, schedule: None, tick };
+        let start = Start { workflow: name, definition, origin: RunOrigin::Manual, schedule: None, tick };
         self.ask(Command::Start(start)).map(drop)
     }
 

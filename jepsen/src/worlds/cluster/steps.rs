@@ -120,7 +120,9 @@ impl Cluster {
                     steps.extend([Step::Wipe(place, true), Step::Wipe(place, false)]);
                 }
                 let has_supervisor = !host.supervisors.is_empty();
-                steps.extend((self.left.lost_sockets > 0 && has_supervisor).then_some(Step::LoseSupervisor(place)));
+                steps.extend(
+                    (self.left.lost_sockets > 0 && has_supervisor).then_some(Step::LoseSupervisor(place)),
+                );
             }
         }
     }

@@ -11,12 +11,9 @@ impl Cluster {
             Step::Time => format!("{} pass", self.shape.step),
             Step::Elect(node) => format!("{} is elected and ready", lead_name(node)),
             Step::LeaderDies(node) => format!("the process of {} ends", lead_name(node)),
-            Step::Connect(host, node) => format!(
-                "{} opens stream {} to {}",
-                name(host),
-                self.streams_made + 1,
-                lead_name(node)
-            ),
+            Step::Connect(host, node) => {
+                format!("{} opens stream {} to {}", name(host), self.streams_made + 1, lead_name(node))
+            }
             Step::Up(id) => self.told_up(id),
             Step::Down(id) => self.told_down(id, 0, ""),
             Step::DownLate(id) => self.told_down(id, 1, ", which overtakes the one before"),
@@ -37,9 +34,13 @@ impl Cluster {
             Step::Crash(host) => format!("the process of {} dies", name(host)),
             Step::StartExecutor(host) => format!("{} is started", name(host)),
             Step::Reboot(host) => format!("the machine of {} reboots", name(host)),
-            Step::Wipe(host, true) => format!("the data directory of {} is wiped but for the socket", name(host)),
+            Step::Wipe(host, true) => {
+                format!("the data directory of {} is wiped but for the socket", name(host))
+            }
             Step::Wipe(host, false) => format!("the data directory of {} is wiped", name(host)),
-            Step::LoseSupervisor(host) => format!("the supervisor of {} cannot be reached any more", name(host)),
+            Step::LoseSupervisor(host) => {
+                format!("the supervisor of {} cannot be reached any more", name(host))
+            }
             Step::Cancel => "the run is cancelled".into(),
         }
     }
@@ -56,8 +57,13 @@ impl Cluster {
             None => format!("{lead} hears that stream {id} has ended"),
             Some(ToLeader::Hello(hello)) => {
                 let held: Vec<_> = hello.held.iter().map(|(fence, _)| fence.to_string()).collect();
-                format!("{lead} hears {} say hello on stream {id}: session {}, boot {}, journal {}, holds {held:?}",
-                    name(stream.host), hello.number, hello.identity.boot, hello.identity.journal)
+                format!(
+                    "{lead} hears {} say hello on stream {id}: session {}, boot {}, journal {}, holds {held:?}",
+                    name(stream.host),
+                    hello.number,
+                    hello.identity.boot,
+                    hello.identity.journal
+                )
             }
             Some(message) => format!("{lead} hears {} on stream {id}: {message:?}", name(stream.host)),
         }

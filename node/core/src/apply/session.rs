@@ -17,9 +17,8 @@ impl Step<'_> {
     /// An executor comes, or comes back. What it holds is bound to its new session if it is the same incarnation.
     pub(super) fn open_session(&mut self, open: OpenSession) -> Applied {
         let known = self.state.executors.get(&open.executor).cloned();
-        let is_lower = |last: &SessionNumber| {
-            open.session <= *last && !planted(Mutation::SessionNumberNotChecked)
-        };
+        let is_lower =
+            |last: &SessionNumber| open.session <= *last && !planted(Mutation::SessionNumberNotChecked);
         if let Some(last) = known.as_ref().map(|row| row.session).filter(is_lower) {
             return Err(Refusal::Stale(Stale::Session(last)));
         }

@@ -103,11 +103,34 @@ fn tell(about: About, found: &Found, report: &mut Report) {
     report.figure(format!("{name}: states per second"), per_second);
     report.figure(format!("{name}: states tried to the end"), found.ends_tried);
     report.figure(format!("{name}: states on the way to an end"), found.states_to_ends);
-    let bound = if found.is_closed { "all its states were looked at" } else { "the bound on states was reached" };
+    let bound =
+        if found.is_closed { "all its states were looked at" } else { "the bound on states was reached" };
     report.notes.push(format!("{name} ({what}): {bound}"));
     if let Some(violation) = &found.violation {
         let story = violation.story.iter().enumerate();
         let story: Vec<String> = story.map(|(at, step)| format!("\n      {}. {step}", at + 1)).collect();
         report.fail(format!("{name}: {}{}", violation.what, story.concat()), about.repeat());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Verdict;
+
+    #[test]
+    fn all_small_worlds_hold_near_their_beginning() {
+        let report = run(&Arguments { states: 6_000, only: None, ends_of_one_in: 8 });
+        assert_eq!(report.verdict(), Verdict::Held, "{report}");
+    }
+
+    #[test]
+    fn a_search_finds_the_same_each_time() {
+        let figures = || {
+            let report = run(&Arguments { states: 500, only: Some("limits".into()), ends_of_one_in: 8 });
+            let counted = report.figures.into_iter().filter(|figure| !figure.name.contains("per second"));
+            counted.collect::<Vec<_>>()
+        };
+        assert_eq!(figures(), figures());
     }
 }

@@ -4,6 +4,7 @@
 //! is one [`Step`]; faults are steps that a [`Budget`] counts. Streams are in order and may break at any time; entries
 //! are applied in any order. Start reading at [`Cluster::take`].
 
+use std::collections::HashMap;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
@@ -113,11 +114,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     fn host_clock(&self) -> BootTime {
-        self.shape.clock(self.elapsed, self.shape.host_ppm)
+        clock(self.elapsed, self.shape.host_ppm)
     }
 
     fn lead_clock(&self) -> BootTime {
-        self.shape.clock(self.elapsed, self.shape.lead_ppm)
+        clock(self.elapsed, self.shape.lead_ppm)
     }
 
     fn state(&self) -> &State {
@@ -138,7 +139,7 @@ impl Cluster {
             if let Some(lead) = &mut self.leads[node] {
                 let lead = Arc::make_mut(lead);
                 lead.leader.applied(state, &outcome.effects, now);
-                lead.seen = key;
+                (lead.seen, lead.seen_at) = (key, index);
             }
         }
         Ok(outcome)
@@ -189,7 +190,9 @@ impl Cluster {
     /// Where they are not what the world is about, cordons are applied as soon as they are proposed.
     fn settle_cordons(&mut self) -> Result<(), String> {
         let is_cordon = |pending: &Pending| {
-            matches!(pending.key, Key::Cordon(_)) && Some(pending.node) == self.leading && pending.wants_answer
+            matches!(pending.key, Key::Cordon(_))
+                && Some(pending.node) == self.leading
+                && pending.wants_answer
         };
         if self.shape.cordons != Cordons::AtOnce {
             return Ok(());
@@ -257,6 +260,7 @@ impl Cluster {
 
 impl World for Cluster {
     type Step = Step;
+    type Parts = Parts;
 
     fn steps(&self) -> Vec<Step> {
         self.all_steps()
@@ -329,14 +333,46 @@ impl World for Cluster {
     fn without_faults(&self) -> Self {
         Self { left: Budget::NONE, is_fair: true, ..self.clone() }
     }
+
+    fn share(&mut self, parts: &mut Parts) {
+        // Equal fingerprints at the same instant: the parts are equal in all that anything decides on.
+        let instant = self.elapsed.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (host_clock, lead_clock) = (self.host_clock(), self.lead_clock());
+        // What the fingerprint of a state leaves out has to be equal here: proposals and leaders name it.
+        let index = self.state().index.0.wrapping_mul(0xa076_1d64_78bd_642f);
+        let leadership = self.state().cluster.leader.as_ref().map_or(0, |leader| leader.leadership.0);
+        share(&mut parts.agreed, self.agreed.key ^ index ^ leadership.rotate_left(32), &mut self.agreed);
+        for host in &mut self.hosts {
+            share(&mut parts.hosts, fingerprint::of(host, host_clock) ^ instant, host);
+        }
+        for stream in &mut self.streams {
+            share(&mut parts.streams, fingerprint::of(stream, host_clock), stream);
+        }
+        for lead in self.leads.iter_mut().flatten() {
+            let exact = fingerprint::of(&(lead.leadership, lead.seen_at), lead_clock);
+            share(&mut parts.leads, fingerprint::of(lead, lead_clock) ^ instant ^ exact, lead);
+        }
+    }
 }
 
-/// So that a clock that runs at another rate can be read at any elapsed time.
-impl Shape {
-    fn clock(&self, elapsed: Millis, ppm: i64) -> BootTime {
-        let nanos = i128::from(elapsed.0) * i128::from(1_000_000 + ppm);
-        BootTime(EPOCH + nanos as u64)
-    }
+/// Parts that many states have in common, by their fingerprints.
+#[derive(Default)]
+pub(crate) struct Parts {
+    agreed: HashMap<u64, Arc<Agreed>>,
+    hosts: HashMap<u64, Arc<Host>>,
+    streams: HashMap<u64, Arc<Stream>>,
+    leads: HashMap<u64, Arc<Lead>>,
+}
+
+fn share<T>(parts: &mut HashMap<u64, Arc<T>>, key: u64, part: &mut Arc<T>) {
+    let known = parts.entry(key).or_insert_with(|| Arc::clone(part));
+    *part = Arc::clone(known);
+}
+
+/// A clock that goes too fast by so many parts per million.
+fn clock(elapsed: Millis, ppm: i64) -> BootTime {
+    let nanos = i128::from(elapsed.0) * i128::from(1_000_000 + ppm);
+    BootTime(EPOCH + nanos as u64)
 }
 
 /// The number of a stream, as the leader knows it.

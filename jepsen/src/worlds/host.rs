@@ -436,7 +436,7 @@ impl Host {
         let Some(executor) = &mut self.executor else { return };
         let Some((session, is_wanted)) = executor.preparing.remove(&fence) else { return };
         if is_wanted {
-            let newest = self.supervisors.iter_mut().filter(|supervisor| supervisor.is_linked()).next_back();
+            let newest = self.supervisors.iter_mut().rfind(|supervisor| supervisor.is_linked());
             if let Some(supervisor) = newest {
                 executor.runs_at.insert(fence, supervisor.id);
                 supervisor.inbox.push_back(ToSupervisor::Spawn(session, fence));

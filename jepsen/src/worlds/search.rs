@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub(crate) trait World: Clone + Send + Sync {
     /// Something that can happen next.
     type Step: Copy + Send;
+    /// Parts that many states have in common.
+    type Parts: Default;
 
     /// All that can happen next, always in the same order; 65,536 at most.
     fn steps(&self) -> Vec<Self::Step>;
@@ -31,6 +33,9 @@ pub(crate) trait World: Clone + Send + Sync {
 
     /// The state without any faults to come.
     fn without_faults(&self) -> Self;
+
+    /// Takes parts that are equal from the pool, so that they are in memory once.
+    fn share(&mut self, parts: &mut Self::Parts);
 }
 
 /// How far to go.
@@ -69,7 +74,7 @@ pub(crate) struct Violation {
 }
 
 /// A fair schedule that is longer than this leads nowhere.
-const FAIR_STEPS_MAX: usize = 2_000;
+const FAIR_STEPS_MAX: usize = 1_000;
 /// States that the two threads take at once.
 const CHUNK: usize = 2_048;
 /// Threads that look at states.
@@ -151,6 +156,7 @@ impl<W: World> Search<W> {
     /// Looks at all states of one depth. Gives those of the next.
     fn level(&mut self, frontier: &[(u32, W)]) -> Vec<(u32, W)> {
         let mut next = Vec::new();
+        let mut parts = W::Parts::default();
         for chunk in frontier.chunks(CHUNK) {
             if self.is_full() {
                 break;
@@ -162,13 +168,18 @@ impl<W: World> Search<W> {
                     return next;
                 }
                 if world.key().is_multiple_of(self.bounds.ends_of_one_in)
-                    && let Err(what) = self.try_to_end(world)
+                    && let Err((what, told)) = self.try_to_end(world)
                 {
                     self.broken(*index, None, what);
+                    if let Some(violation) = &mut self.found.violation {
+                        violation.story.push("from here on nothing goes wrong any more".into());
+                        violation.story.extend(told);
+                    }
                     return next;
                 }
-                for (key, step, world) in looked.next {
+                for (key, step, mut world) in looked.next {
                     if self.seen.insert(key) {
+                        world.share(&mut parts);
                         next.push((self.origins.len() as u32, world));
                         self.origins.push(Origin { parent: *index, step });
                     }
@@ -191,27 +202,24 @@ impl<W: World> Search<W> {
         })
     }
 
-    /// Follows the fair schedule from a state, up to its end or to a state from which the end is known.
-    fn try_to_end(&mut self, world: &W) -> Result<(), String> {
+    /// Follows the fair schedule from a state, up to its end or to a state from which the end is known. An error is what
+    /// it came to instead, and the last steps.
+    fn try_to_end(&mut self, world: &W) -> Result<(), (String, Vec<String>)> {
         self.found.ends_tried += 1;
         let mut world = world.without_faults();
-        let mut passed = Vec::new();
-        let mut told = Vec::new();
+        let (mut passed, mut told) = (Vec::new(), Vec::new());
         for _ in 0..FAIR_STEPS_MAX {
             let key = world.key();
             if self.ending.contains(&key) {
                 break;
             }
-            if passed.contains(&key) {
-                return Err(format!("I15: it goes round and never ends: {}", last_of(&told)));
-            }
             passed.push(key);
             let Some(step) = world.fair_step() else { break };
             told.push(world.tell(step));
-            world.take(step).map_err(|what| format!("{what}, after {}", last_of(&told)))?;
+            world.take(step).map_err(|what| (what, last_of(&told)))?;
         }
         if passed.len() == FAIR_STEPS_MAX {
-            return Err(format!("I15: it never ends once the faults are over: {}", last_of(&told)));
+            return Err(("I15: it never ends once the faults are over".into(), last_of(&told)));
         }
         self.ending.extend(passed);
         Ok(())
@@ -237,8 +245,9 @@ impl<W: World> Search<W> {
     }
 }
 
-fn last_of(told: &[String]) -> String {
-    told[told.len().saturating_sub(40)..].join("; ")
+/// The last steps of a schedule: an endless one would fill pages.
+fn last_of(told: &[String]) -> Vec<String> {
+    told[told.len().saturating_sub(40)..].to_vec()
 }
 
 fn look<W: World>(world: &W, seen: &Keys) -> Looked<W> {
@@ -257,3 +266,6 @@ fn look<W: World>(world: &W, seen: &Keys) -> Looked<W> {
     }
     looked
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! What a leader proposes is worked out by the planner of production and may be applied much later, twice, or never. An
 //! oracle of its own counts: every tick up to a mark has exactly one decision. Start reading at [`Ticks::take`].
 
+use std::collections::HashMap;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
@@ -90,8 +91,8 @@ pub(crate) struct Ticks {
     state_key: u64,
     at: Timestamp,
     calendars: Calendars,
-    definitions: [ApplyWorkflow; 2],
-    schedule: ScheduleId,
+    definitions: Arc<[ApplyWorkflow; 2]>,
+    schedule: Arc<ScheduleId>,
     pending: Vec<Pending>,
     /// Changes that were accepted.
     changes: u8,
@@ -108,14 +109,18 @@ impl Ticks {
     pub(crate) fn founded(left: TicksBudget) -> Result<Self, String> {
         let workflow: WorkflowName = "default/nightly".parse().map_err(|error| format!("{error:?}"))?;
         let schedule = "main".parse().map_err(|error| format!("{error:?}"))?;
-        let none = ApplyWorkflow { name: workflow.clone(), definition: matins_core::id::Digest::default(), start: None };
+        let none = ApplyWorkflow {
+            name: workflow.clone(),
+            definition: matins_core::id::Digest::default(),
+            start: None,
+        };
         let mut world = Self {
             state: Arc::new(State::default()),
             state_key: 0,
             at: FIRST,
             calendars: Calendars::default(),
-            definitions: [none.clone(), none],
-            schedule: ScheduleId { workflow, schedule },
+            definitions: Arc::new([none.clone(), none]),
+            schedule: Arc::new(ScheduleId { workflow, schedule }),
             pending: Vec::new(),
             changes: 0,
             had_outage: false,
@@ -126,7 +131,8 @@ impl Ticks {
         world.elect()?;
         world.ask_now(Command::Init { cluster: 1, settings: Settings::default() })?;
         for (place, cron) in ["* * * * *", "*/2 * * * *"].into_iter().enumerate() {
-            world.definitions[place] = world.define(cron)?;
+            let definition = world.define(cron)?;
+            Arc::make_mut(&mut world.definitions)[place] = definition;
         }
         world.ask_now(world.spec(true))?;
         Ok(world)
@@ -135,7 +141,7 @@ impl Ticks {
     fn define(&mut self, cron: &str) -> Result<ApplyWorkflow, String> {
         let compiled = oracle::compiled(cron)?;
         let (name, definition) = (compiled.ir.name.clone(), compiled.digest());
-        self.schedule.workflow = name.clone();
+        Arc::make_mut(&mut self.schedule).workflow = name.clone();
         self.ask_now(Command::StoreDefinition { definition: Box::new(compiled.ir), source: None })?;
         Ok(ApplyWorkflow { name, definition, start: None })
     }
@@ -231,9 +237,9 @@ impl Ticks {
     }
 
     fn propose(&mut self, proposals: Vec<Proposal>, what: &'static str) {
-        let print = proposals.iter().fold(0_u64, |print, proposal| {
-            print.rotate_left(7) ^ fingerprint::of_rows(&proposal.command)
-        });
+        let print = proposals
+            .iter()
+            .fold(0_u64, |print, proposal| print.rotate_left(7) ^ fingerprint::of_rows(&proposal.command));
         let pending = Pending { proposals: Arc::new(proposals), print, changes: self.changes, what };
         self.pending.push(pending);
         self.pending.sort_by_key(|pending| (pending.print, pending.changes));
@@ -241,7 +247,7 @@ impl Ticks {
 
     fn ask(&mut self, change: Change) {
         let due = self.due();
-        let schedule = self.schedule.clone();
+        let schedule = (*self.schedule).clone();
         let (command, what) = match change {
             Change::Pause => (Command::PauseSchedule(schedule), "a pause"),
             Change::Resume => (Command::ResumeSchedule(schedule), "a resume"),
@@ -280,6 +286,7 @@ impl Ticks {
 
 impl World for Ticks {
     type Step = TicksStep;
+    type Parts = HashMap<u64, Arc<State>>;
 
     fn steps(&self) -> Vec<TicksStep> {
         let mut steps = Vec::new();
@@ -292,7 +299,8 @@ impl World for Ticks {
             steps.extend((self.left.twice > 0).then_some(TicksStep::EnterTwice(place)));
         }
         if has_room && self.left.changes > 0 {
-            let all = [Change::Pause, Change::Resume, Change::Spec(true), Change::Spec(false), Change::Delete];
+            let all =
+                [Change::Pause, Change::Resume, Change::Spec(true), Change::Spec(false), Change::Delete];
             steps.extend(all.into_iter().filter(|it| self.can_ask(*it)).map(TicksStep::Ask));
         }
         steps.extend((self.left.elections > 0).then_some(TicksStep::Elect));
@@ -352,7 +360,8 @@ impl World for Ticks {
         (self.at, self.left, self.had_outage, &self.pauses, self.is_fair).hash(&mut hasher);
         let newest = self.state.cluster.leader.as_ref().map(|leader| leader.leadership);
         for pending in &self.pending {
-            let is_new = pending.proposals.iter().all(|it| it.leadership.is_none() || it.leadership == newest);
+            let is_new =
+                pending.proposals.iter().all(|it| it.leadership.is_none() || it.leadership == newest);
             (pending.print, self.changes - pending.changes, is_new).hash(&mut hasher);
         }
         hasher.finish()
@@ -368,7 +377,9 @@ impl World for Ticks {
             TicksStep::Look => "the leader proposes what is due".into(),
             TicksStep::Ask(change) => format!("a person asks for {change:?}"),
             TicksStep::Enter(place) => format!("{} ({}) applied", what(place), place + 1),
-            TicksStep::EnterTwice(place) => format!("{} ({}) applied, and will be once more", what(place), place + 1),
+            TicksStep::EnterTwice(place) => {
+                format!("{} ({}) applied, and will be once more", what(place), place + 1)
+            }
             TicksStep::Lose(place) => format!("{} ({}) lost", what(place), place + 1),
         }
     }
@@ -387,5 +398,14 @@ impl World for Ticks {
     fn without_faults(&self) -> Self {
         let left = TicksBudget { minutes: 0, outages: 0, elections: 0, changes: 0, twice: 0 };
         Self { left, is_fair: true, ..self.clone() }
+    }
+
+    fn share(&mut self, parts: &mut Self::Parts) {
+        // What the fingerprint leaves out has to be equal: proposals name the leadership.
+        let index = self.state.index.0.wrapping_mul(0xa076_1d64_78bd_642f);
+        let leadership = self.state.cluster.leader.as_ref().map_or(0, |leader| leader.leadership.0);
+        let exact = self.state_key ^ index ^ leadership.rotate_left(32);
+        let known = parts.entry(exact).or_insert_with(|| Arc::clone(&self.state));
+        self.state = Arc::clone(known);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use matins_core::State;
 use matins_core::command::Command;
 use matins_core::executor;
-use matins_core::id::{Fence, Leadership, ScheduleId, SessionNumber};
+use matins_core::id::{Fence, Leadership, LogIndex, ScheduleId, SessionNumber};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::state::{PastRow, RunState};
 use matins_core::supervisor::Exit;
@@ -31,6 +31,8 @@ pub(super) struct Lead {
     pub(super) leadership: Leadership,
     /// Fingerprint of the newest state it was told of.
     pub(super) seen: u64,
+    /// Its index.
+    pub(super) seen_at: LogIndex,
     /// Before its last quorum round began.
     quorum: BootTime,
 }
@@ -62,6 +64,7 @@ impl Lead {
             leader: Leader::new(Arc::clone(state), now),
             leadership: leadership.expect("its LeaderReady was applied"),
             seen,
+            seen_at: state.index,
             quorum: now,
         }
     }
@@ -71,7 +74,11 @@ impl Lead {
 struct NoRuns;
 
 impl History for NoRuns {
-    fn runs_at(&self, _: &ScheduleId, _: Timestamp) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
+    fn runs_at(
+        &self,
+        _: &ScheduleId,
+        _: Timestamp,
+    ) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
         Ok(Vec::new())
     }
 
@@ -161,7 +168,10 @@ impl Cluster {
                 executor::Event::Refused { last: SessionNumber(it.last_session) }
             }
             Some(FromLeaderMessage::Grant(it)) if opened.is_none() => {
-                return Err(format!("5.4: stream {id} is granted {} ms before its session is open", it.length_ms));
+                return Err(format!(
+                    "5.4: stream {id} is granted {} ms before its session is open",
+                    it.length_ms
+                ));
             }
             Some(FromLeaderMessage::Grant(it)) => {
                 executor::Event::Granted { sequence: it.sequence, length: Millis(it.length_ms) }

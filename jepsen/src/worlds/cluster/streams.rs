@@ -102,13 +102,12 @@ impl Cluster {
     pub(super) fn up(&mut self, id: u8) -> Result<(), String> {
         let Some(stream) = self.stream_mut(id) else { return Ok(()) };
         let (host, node) = (stream.host, stream.node);
-        let event = match stream.up.pop_front() {
-            Some(message) => leader::Event::Said(conn(id), self.in_wire_words(host, message)),
-            None => {
-                stream.leader_end = false;
-                self.drop_dead_streams();
-                leader::Event::Closed(conn(id))
-            }
+        let event = if let Some(message) = stream.up.pop_front() {
+            leader::Event::Said(conn(id), self.in_wire_words(host, message))
+        } else {
+            stream.leader_end = false;
+            self.drop_dead_streams();
+            leader::Event::Closed(conn(id))
         };
         let now = self.lead_now();
         if let Some(lead) = &mut self.leads[node] {

@@ -32,11 +32,12 @@ impl ser::Error for Never {
 
 type Done = Result<(), Never>;
 
-/// One number of a given type.
+/// One number of a given type, as 64 bits.
 macro_rules! numbers {
-    ($($name:ident: $type:ty,)+) => {
+    ($($name:ident: $type:ty as $wide:expr,)+) => {
         $(fn $name(self, value: $type) -> Done {
-            self.hasher.write_u64(value as u64);
+            let wide: fn($type) -> u64 = $wide;
+            self.hasher.write_u64(wide(value));
             Ok(())
         })+
     };
@@ -54,16 +55,16 @@ impl Serializer for &mut Writer {
     type SerializeStructVariant = Self;
 
     numbers! {
-        serialize_bool: bool,
-        serialize_i8: i8,
-        serialize_i16: i16,
-        serialize_i32: i32,
-        serialize_i64: i64,
-        serialize_u8: u8,
-        serialize_u16: u16,
-        serialize_u32: u32,
-        serialize_u64: u64,
-        serialize_char: char,
+        serialize_bool: bool as u64::from,
+        serialize_i8: i8 as |value| i64::from(value).cast_unsigned(),
+        serialize_i16: i16 as |value| i64::from(value).cast_unsigned(),
+        serialize_i32: i32 as |value| i64::from(value).cast_unsigned(),
+        serialize_i64: i64 as i64::cast_unsigned,
+        serialize_u8: u8 as u64::from,
+        serialize_u16: u16 as u64::from,
+        serialize_u32: u32 as u64::from,
+        serialize_u64: u64 as |value| value,
+        serialize_char: char as u64::from,
     }
 
     fn serialize_f32(self, value: f32) -> Done {

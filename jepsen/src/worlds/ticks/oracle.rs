@@ -13,7 +13,9 @@ const MINUTE_MS: i64 = 60_000;
 
 /// The workflow of this world, with one spec or the other.
 pub(super) fn compiled(cron: &str) -> Result<matins_workflow::compile::CompiledWorkflow, String> {
-    let text = format!("workflow: nightly\nschedules: {{ main: {{ cron: \"{cron}\" }} }}\ntasks: {{ a: {{ run: [x] }} }}\n");
+    let text = format!(
+        "workflow: nightly\nschedules: {{ main: {{ cron: \"{cron}\" }} }}\ntasks: {{ a: {{ run: [x] }} }}\n"
+    );
     let source = SourceFile { name: "world.yaml".into(), text: text.into() };
     let mut compiled = compile(&[source], &NoFiles, &Options::default());
     if compiled.has_errors() {
@@ -27,7 +29,7 @@ pub(super) fn check(before: &State, after: &State, world: &Ticks) -> Result<(), 
     if let Some(fault) = after.check().into_iter().next() {
         return Err(fault);
     }
-    let id = &world.schedule;
+    let id = &*world.schedule;
     let (old, new) = (before.schedules.get(id), after.schedules.get(id));
     if let (Some(old), Some(new)) = (old, new) {
         check_counts(old, new)?;

@@ -111,8 +111,9 @@ impl Network {
             let from = from.collect::<Vec<_>>().join(", ");
             if !from.is_empty() {
                 let rules = format!(
-                    "table inet {CUT} {{ chain in {{ type filter hook input priority 0; \
-                     ip saddr {{ {from} }} counter drop }} }}\n"
+                    "table inet {CUT} {{\n\
+                     chain in {{\n type filter hook input priority 0;\n ip saddr {{ {from} }} counter drop;\n }}\n\
+                     }}\n"
                 );
                 self.nft(to, &rules)?;
             }
@@ -151,13 +152,14 @@ impl Network {
         let (mut detours, mut resets) = (String::new(), String::new());
         for (to, port) in ports {
             let to = format!("ip daddr {} tcp dport {CLUSTER_PORT}", self.address(*to));
-            detours += &format!("{to} dnat to {outside}:{port}; ");
-            resets += &format!("{to} reject with tcp reset; ");
+            detours += &format!("{to} dnat to {outside}:{port};\n");
+            resets += &format!("{to} reject with tcp reset;\n");
         }
         let rules = format!(
-            "table ip {DETOUR} {{ \
-               chain detour {{ type nat hook output priority -100; {detours} }} \
-               chain reset {{ type filter hook output priority 0; {resets} }} }}\n"
+            "table ip {DETOUR} {{\n\
+             chain detour {{\n type nat hook output priority -100;\n {detours} }}\n\
+             chain break_off {{\n type filter hook output priority 0;\n {resets} }}\n\
+             }}\n"
         );
         self.nft(from, &rules)
     }
@@ -195,7 +197,7 @@ impl Network {
 
     /// The table may be there or not.
     fn remove_table(&self, at: usize, family: &str, table: &str) -> Result<(), Trouble> {
-        self.nft(at, &format!("table {family} {table} {{ }}\ndelete table {family} {table}\n"))
+        self.nft(at, &format!("table {family} {table} {{\n}}\ndelete table {family} {table}\n"))
     }
 }
 

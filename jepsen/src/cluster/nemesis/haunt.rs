@@ -4,12 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use matins_core::time::BootTime;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::{Field, Kind, Scope, make};
-use crate::cluster::faults::FaultAt;
+use crate::cluster::faults::{FaultAt, boot_time};
 use crate::cluster::workload::Trouble;
 
 /// A fault is seen within this, or it does not act.
@@ -93,7 +94,7 @@ fn strike(
     target: usize,
     until: Instant,
     random: &mut StdRng,
-) -> Result<(FaultAt, Instant), Trouble> {
+) -> Result<(FaultAt, BootTime), Trouble> {
     let mut nemesis = make(kind, target, random, field)?;
     let hold = kind.hold();
     let left = until.saturating_duration_since(Instant::now()).as_millis() as u64;
@@ -109,7 +110,7 @@ fn strike(
         }
         other @ (Ok(None) | Err(_)) => other,
     };
-    let healed = Instant::now();
+    let healed = boot_time();
     nemesis.heal(field)?;
     field.faults.healed(at);
     if let Some(proof) = proof? {
@@ -119,7 +120,7 @@ fn strike(
 }
 
 /// Waits until the cluster is whole again and takes commands. `false`: it never was, which is a failure.
-fn until_whole(field: &Field, struck: &[(FaultAt, Instant)]) -> bool {
+fn until_whole(field: &Field, struck: &[(FaultAt, BootTime)]) -> bool {
     let Some(last) = struck.iter().map(|(_, healed)| *healed).max() else { return true };
     let deadline = Instant::now() + WHOLE_MAX;
     loop {
@@ -140,7 +141,7 @@ fn until_whole(field: &Field, struck: &[(FaultAt, Instant)]) -> bool {
         field.sleep(Duration::from_millis(50));
     }
     for (at, _) in struck {
-        field.faults.recovered(*at, last.elapsed());
+        field.faults.recovered(*at, Duration::from_nanos(boot_time().0.saturating_sub(last.0)));
     }
     true
 }

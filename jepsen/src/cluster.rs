@@ -23,6 +23,7 @@ mod processes;
 mod proxy;
 mod run;
 mod shell;
+pub(crate) mod trial;
 mod verdict;
 pub(crate) mod workload;
 
@@ -110,16 +111,17 @@ fn run_all(settings: &run::Settings, workloads: Vec<Box<dyn Workload>>, report: 
 
 fn prepare(arguments: &Arguments) -> Result<(run::Settings, Vec<Box<dyn Workload>>), workload::Trouble> {
     let binary = binary(arguments.matins.clone())?;
-    let mut workloads = workload::all();
-    if !arguments.all {
-        let known: Vec<&str> = workloads.iter().map(|workload| workload.name()).collect();
-        let known = known.join(", ");
-        let unknown = arguments.workload.iter().find(|name| !known.split(", ").any(|it| it == *name));
-        if let Some(name) = unknown {
-            return Err(workload::Trouble(format!("there is no workload {name}; there are: {known}")));
-        }
-        workloads.retain(|workload| arguments.workload.iter().any(|name| name == workload.name()));
-    }
+    let names: Vec<&str> = if arguments.all {
+        workload::ALL.to_vec()
+    } else {
+        arguments.workload.iter().map(String::as_str).collect()
+    };
+    let unknown = |name: &str| {
+        workload::Trouble(format!("there is no workload {name}; there are: {}", workload::ALL.join(", ")))
+    };
+    let workloads: Result<Vec<_>, _> =
+        names.into_iter().map(|name| workload::workload(name).ok_or_else(|| unknown(name))).collect();
+    let workloads = workloads?;
     let faults = if arguments.nemesis.is_empty() {
         "--mixed".to_owned()
     } else {

@@ -35,6 +35,12 @@ enum Verb {
     Sim(sim::Arguments),
     /// Run workloads on a cluster of real processes under real faults, and check what came of them
     Cluster(cluster::Arguments),
+    /// One workload against a cluster that is already there
+    #[command(hide = true)]
+    Trial(cluster::trial::Arguments),
+    /// What the tasks of workloads do
+    #[command(hide = true)]
+    Task(cluster::workload::task::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
     let mut report: Report = match arguments.verb {
         Verb::Sim(arguments) => sim::run(&arguments),
         Verb::Cluster(arguments) => cluster::run(&arguments),
+        Verb::Trial(arguments) => cluster::trial::run(&arguments),
+        Verb::Task(arguments) => return cluster::workload::task::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -92,7 +92,8 @@ impl Report {
     /// Takes in the report of a part; its lines begin with the part's name.
     pub(crate) fn take(&mut self, part: &str, other: Self) {
         let named = |text: String| format!("{part}: {text}");
-        self.figures.extend(other.figures.into_iter().map(|figure| Figure { name: named(figure.name), ..figure }));
+        self.figures
+            .extend(other.figures.into_iter().map(|figure| Figure { name: named(figure.name), ..figure }));
         let failures = other.failures.into_iter();
         self.failures.extend(failures.map(|failure| Failure { what: named(failure.what), ..failure }));
         self.invalid.extend(other.invalid.into_iter().map(named));

@@ -71,7 +71,8 @@ impl Disk {
     /// Whether a small write fails for lack of room, as it would for the node.
     pub(crate) fn is_full(&self) -> bool {
         let path = self.mount.join("probe");
-        let written = File::create(&path).and_then(|mut file| file.write_all(&[1; 8_192]).and_then(|()| file.sync_data()));
+        let written = File::create(&path)
+            .and_then(|mut file| file.write_all(&[1; 8_192]).and_then(|()| file.sync_data()));
         let _ = fs::remove_file(&path);
         written.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
     }

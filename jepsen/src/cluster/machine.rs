@@ -43,16 +43,22 @@ pub(crate) fn lacking(field: &Field, mut needs: Vec<Need>) -> Result<Vec<(Need, 
             Need::Filter => match &field.nodes.network {
                 Some(network) if network.has_filter() => None,
                 Some(_) => Some("no `nft` in the namespaces; install nftables"),
-                None => Some("the nodes share this machine's network; network namespaces need root and iproute2"),
+                None => {
+                    Some("the nodes share this machine's network; network namespaces need root and iproute2")
+                }
             },
             Need::Trace if can("strace", &["-qq", "-e", "inject=fdatasync:error=EIO", "true"]) => None,
             Need::Trace => Some("`strace` is missing or may not trace; install it, run as root"),
             Need::Disks if field.nodes.all.iter().all(|node| node.disk.is_some()) => None,
             Need::Disks => Some("images cannot be mounted; that needs root, loop devices and e2fsprogs"),
             Need::Clocks if can_set_clocks(field)? => None,
-            Need::Clocks => Some("only a debug build of `matins` lets its clock be set: give one with --matins"),
+            Need::Clocks => {
+                Some("only a debug build of `matins` lets its clock be set: give one with --matins")
+            }
             Need::Snapshot if field.nodes.all.iter().all(|node| has_snapshot(&node.data_dir)) => None,
-            Need::Snapshot => Some("no node has a snapshot yet: the first comes after an hour or 64 MiB of log"),
+            Need::Snapshot => {
+                Some("no node has a snapshot yet: the first comes after an hour or 64 MiB of log")
+            }
         };
         lacking.extend(why.map(|why| (need, why.to_owned())));
     }

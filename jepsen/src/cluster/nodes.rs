@@ -333,7 +333,9 @@ impl Node {
             Process::OnTrial(child) => {
                 child.try_wait().map_err(|error| Trouble(format!("{}: {error}", self.name)))
             }
-            Process::Down | Process::Resting(_) | Process::Kept(_) => Err(Trouble(format!("{} is not on trial", self.name))),
+            Process::Down | Process::Resting(_) | Process::Kept(_) => {
+                Err(Trouble(format!("{} is not on trial", self.name)))
+            }
         }
     }
 

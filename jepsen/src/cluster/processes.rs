@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn processes_are_found_by_their_folder_and_their_state_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new("sleep").arg("60").env("MATINS_FENCE", "7").env("D", folder.path()).spawn().unwrap();
+        let mut child =
+            Command::new("sleep").arg("60").env("MATINS_FENCE", "7").env("D", folder.path()).spawn().unwrap();
         let pid = child.id().cast_signed();
         let deadline = Instant::now() + GONE_MAX;
         while !is_of(pid, folder.path()) {

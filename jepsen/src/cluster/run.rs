@@ -65,6 +65,10 @@ pub(crate) fn run(settings: &Settings, workload: Box<dyn Workload>, number: u32)
     if let Err(trouble) = outcome {
         report.invalid.push(trouble.0);
     }
+    for failure in &mut report.failures {
+        // A checker knows nothing of faults, and so not the whole of it.
+        failure.repeat = format!("{} --workload {name}", settings.repeat);
+    }
     report
 }
 
@@ -77,7 +81,8 @@ fn perform(
 ) -> Result<(), Trouble> {
     let name = workload.name();
     let wanted = settings.kinds.clone();
-    let with_disks = wanted.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.need() == Some(Need::Disks)));
+    let with_disks =
+        wanted.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.need() == Some(Need::Disks)));
     let plan = Plan {
         binary: settings.binary.clone(),
         folder: folder.path().into(),
@@ -169,8 +174,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
     let records = nodes.folder.join("records");
     fs::create_dir_all(&records).map_err(|error| Trouble(format!("{}: {error}", records.display())))?;
     let faults = Faults::default();
-    let site =
-        Site { endpoints: nodes.endpoints(), records, seed: settings.seed, faults: faults.clone() };
+    let site = Site { endpoints: nodes.endpoints(), records, seed: settings.seed, faults: faults.clone() };
     let field = Arc::new(Field {
         nodes: Arc::clone(nodes),
         observer: Arc::clone(&observer),
@@ -206,11 +210,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
 }
 
 /// Lets the nemeses act on a thread of their own: what they do blocks.
-fn start_haunting(
-    scene: &Scene,
-    field: Arc<Field>,
-    order: Order,
-) -> oneshot::Receiver<Result<(), Trouble>> {
+fn start_haunting(scene: &Scene, field: Arc<Field>, order: Order) -> oneshot::Receiver<Result<(), Trouble>> {
     let (done, is_done) = oneshot::channel();
     let seed = scene.settings.seed;
     let until = Instant::now() + Duration::from_secs(scene.settings.seconds);
@@ -237,7 +237,8 @@ async fn choose(settings: &Settings, field: &Arc<Field>, report: &mut Report) ->
         report.notes.append(&mut without);
         return Ok(Order::Mixed(wanted.into_iter().filter(is_possible).collect()));
     };
-    let impossible: Vec<String> = kinds.iter().filter(|kind| !is_possible(kind)).map(|kind| kind.name()).collect();
+    let impossible: Vec<String> =
+        kinds.iter().filter(|kind| !is_possible(kind)).map(|kind| kind.name()).collect();
     if impossible.is_empty() {
         return Ok(Order::Named(kinds));
     }

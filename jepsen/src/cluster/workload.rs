@@ -1,6 +1,18 @@
 //! What a workload is: it makes work, waits for its end, and holds what came of it against what had to come.
 //!
 //! It talks to the cluster as any client does and reads what its tasks themselves recorded; it never looks into a node.
+//! Every checker is a pure function over what was recorded, and has tests with planted histories that it must reject.
+//! Start at [`Workload`]; [`ALL`] lists them, `jepsen/README.md` says what each shows and what it does not.
+
+mod call;
+mod doors;
+mod limits;
+mod mutex;
+mod record;
+mod register;
+mod runs;
+mod spans;
+pub(crate) mod task;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -46,9 +58,48 @@ pub(crate) trait Workload: Send {
     async fn check(&mut self, site: &Site, report: &mut Report) -> Result<(), Trouble>;
 }
 
-mod trial;
+/// The names of all workloads, in the order in which they are run by default.
+pub(crate) const ALL: [&str; 3] = ["mutex", "register", "limits"];
 
-/// All workloads.
-pub(crate) fn all() -> Vec<Box<dyn Workload>> {
-    vec![Box::new(trial::Trial::default())]
+/// The workload of this name. `None`: there is none.
+pub(crate) fn workload(name: &str) -> Option<Box<dyn Workload>> {
+    Some(match name {
+        "mutex" => Box::new(mutex::Mutex::default()),
+        "register" => Box::new(register::Register::default()),
+        "limits" => Box::new(limits::Limits::default()),
+        _ => return None,
+    })
+}
+
+impl Site {
+    /// Where the tasks of a workload write.
+    fn record_file(&self, workload: &str) -> PathBuf {
+        self.records.join(format!("{workload}.jsonl"))
+    }
+
+    /// Writes what a checker found into the report: the first of them in full, the rest as a number.
+    fn report(&self, workload: &str, broken: Vec<String>, report: &mut Report) {
+        const SHOWN: usize = 20;
+        let repeat = format!("matins-jepsen cluster --workload {workload} --seed {}", self.seed);
+        let more = broken.len().saturating_sub(SHOWN);
+        for what in broken.into_iter().take(SHOWN) {
+            report.fail(what, &repeat);
+        }
+        if more > 0 {
+            report.notes.push(format!("{workload}: {more} more failures like these"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_has_its_workload() {
+        for name in ALL {
+            assert_eq!(workload(name).map(|it| it.name()), Some(name));
+        }
+        assert!(workload("payroll").is_none());
+    }
 }

@@ -188,7 +188,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// Bytes of a file up to its last one that is not zero: room that was set aside holds nothing to damage.
 fn used_bytes(path: &Path) -> Result<u64, Trouble> {
-    let bytes = fs::read(path).map_err(|error| Trouble(format!("cannot read {}: {error}", path.display())))?;
+    let bytes =
+        fs::read(path).map_err(|error| Trouble(format!("cannot read {}: {error}", path.display())))?;
     Ok(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1))
 }
 
@@ -242,7 +243,8 @@ impl Nemesis for Replace {
 
     fn look(&mut self, _: &Field) -> Result<Option<String>, Trouble> {
         let (Some(before), Some(after)) = (&self.before, &self.after) else { return Ok(None) };
-        Ok((before != after).then(|| format!("{after} took the place of {before}; there are {} voters", self.voters)))
+        Ok((before != after)
+            .then(|| format!("{after} took the place of {before}; there are {} voters", self.voters)))
     }
 
     fn heal(&mut self, _: &Field) -> Result<(), Trouble> {

@@ -92,7 +92,10 @@ impl Nemesis for Fsync {
         (self.tracer, self.output, self.pid) = (Some(tracer), Some(output), Some(pid));
         let is_held = || {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            Ok(status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|it| it.trim() == number)).then_some(()))
+            Ok(status
+                .lines()
+                .any(|line| line.strip_prefix("TracerPid:").is_some_and(|it| it.trim() == number))
+                .then_some(()))
         };
         // If it never is, nothing is seen to be changed, and the run is invalid.
         field.until(ATTACH_MAX, is_held).map(drop)

@@ -70,7 +70,11 @@ impl Nemesis for Partition {
                 return Ok(None);
             }
         }
-        Ok(Some(format!("packets are dropped on exactly {} of {} ways", self.cut.len(), ways(self.nodes).count())))
+        Ok(Some(format!(
+            "packets are dropped on exactly {} of {} ways",
+            self.cut.len(),
+            ways(self.nodes).count()
+        )))
     }
 
     fn heal(&mut self, field: &Field) -> Result<(), Trouble> {
@@ -127,7 +131,9 @@ impl Nemesis for Slow {
             slowest = slowest.max(took);
         }
         let carried: u64 = self.proxies.iter().map(Proxy::carried).sum();
-        Ok(Some(format!("each way is slower by {least:?} at least, {slowest:?} at most; {carried} bytes were held back")))
+        Ok(Some(format!(
+            "each way is slower by {least:?} at least, {slowest:?} at most; {carried} bytes were held back"
+        )))
     }
 
     fn heal(&mut self, field: &Field) -> Result<(), Trouble> {
@@ -152,9 +158,8 @@ mod tests {
     #[test]
     fn in_a_ring_of_five_each_sees_a_majority_and_no_two_the_same() {
         let ring = Partition::ring(0, 5);
-        let mut sights: Vec<Vec<usize>> = (0..5)
-            .map(|at| (0..5).filter(|other| !ring.cut.contains(&(at, *other))).collect())
-            .collect();
+        let mut sights: Vec<Vec<usize>> =
+            (0..5).map(|at| (0..5).filter(|other| !ring.cut.contains(&(at, *other))).collect()).collect();
         assert!(sights.iter().all(|sight| sight.len() == 3));
         sights.sort();
         sights.dedup();

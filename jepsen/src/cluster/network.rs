@@ -149,12 +149,11 @@ impl Network {
     /// instead, and those that are open are reset.
     pub(crate) fn detour(&self, from: usize, ports: &[(usize, u16)]) -> Result<(), Trouble> {
         let outside = self.outside();
-        let (mut detours, mut resets) = (String::new(), String::new());
-        for (to, port) in ports {
+        let rule = |(to, port): &(usize, u16)| {
             let to = format!("ip daddr {} tcp dport {CLUSTER_PORT}", self.address(*to));
-            detours += &format!("{to} dnat to {outside}:{port};\n");
-            resets += &format!("{to} reject with tcp reset;\n");
-        }
+            (format!("{to} dnat to {outside}:{port};\n"), format!("{to} reject with tcp reset;\n"))
+        };
+        let (detours, resets): (String, String) = ports.iter().map(rule).unzip();
         let rules = format!(
             "table ip {DETOUR} {{\n\
              chain detour {{\n type nat hook output priority -100;\n {detours} }}\n\

@@ -27,8 +27,8 @@ pub(crate) const USUAL_MAX: Duration = Duration::from_millis(500);
 /// For commands and questions to one node: a node that does not answer is asked anew soon.
 const QUICK: Limits = Limits {
     connect_max: Duration::from_millis(300),
-    attempt_max: Duration::from_millis(1_000),
-    total_max: Duration::from_millis(1_000),
+    attempt_max: Duration::from_secs(1),
+    total_max: Duration::from_secs(1),
     silence_max: Duration::from_secs(15),
 };
 

@@ -30,6 +30,8 @@ use crate::report::{Report, Verdict};
 const READY_MAX: Duration = Duration::from_secs(60);
 /// What is under way when the faults are over has ended within this (I15).
 const SETTLE_MAX: Duration = Duration::from_secs(120);
+/// A fault is seen within this, or it does not act.
+const PROOF_MAX: Duration = Duration::from_secs(12);
 /// How often the keeper looks at the nodes.
 const KEEP: Duration = Duration::from_millis(50);
 /// Between two looks at something that is waited for.
@@ -182,6 +184,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
         runtime: Handle::current(),
         failures: Mutex::default(),
         is_over: Arc::clone(&scene.is_over),
+        patience: PROOF_MAX,
     });
     let order = choose(settings, &field, report).await?;
     workload.set_up(&site).await?;
@@ -194,6 +197,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
     let sight = observer.stop();
     let evidence = Evidence {
         faults: faults.all(),
+        voids: faults.voids(),
         asked: settings.kinds.clone().unwrap_or_default(),
         sight,
         left: nodes.left(),

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::faults::Fault;
+use matins_core::time::BootTime;
+
+use super::faults::{Fault, Void};
 use super::nemesis::Kind;
 use super::nodes::{Left, Why};
 use super::observer::{Gap, Sight};
@@ -16,6 +18,8 @@ const FAILOVER_MAX: Duration = Duration::from_secs(5);
 /// Everything that was seen, apart from the work itself.
 pub(crate) struct Evidence {
     pub(crate) faults: Vec<Fault>,
+    /// Times in which exclusivity is not promised.
+    pub(crate) voids: Vec<Void>,
     /// Kinds that had to act once at least.
     pub(crate) asked: Vec<Kind>,
     pub(crate) sight: Sight,
@@ -48,6 +52,15 @@ impl Evidence {
                 None => report.invalid.push(format!("not seen to act: {fault}")),
             }
             report.timeline.push(line(fault, self.faults[0].from.0));
+        }
+        for void in &self.voids {
+            let at = |at: BootTime| at.0.saturating_sub(self.faults[0].from.0) as f64 / 1e9;
+            let to = void.to.map_or_else(|| "the end".into(), |to| format!("{:.1} s", at(to)));
+            report.notes.push(format!(
+                "5.10 promises nothing of exclusivity on {} from {:.1} s to {to}",
+                void.node,
+                at(void.from)
+            ));
         }
         report.needs("faults", counts.values().sum(), 1);
         for (kind, count) in counts {
@@ -137,8 +150,6 @@ fn millis(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use matins_core::time::BootTime;
-
     use super::*;
     use crate::cluster::faults::Faults;
     use crate::report::Verdict;
@@ -151,6 +162,7 @@ mod tests {
         faults.recovered(at, Duration::from_millis(700));
         Evidence {
             faults: faults.all(),
+            voids: faults.voids(),
             asked: vec![Kind::Pause],
             sight: Sight { acknowledged: 900, gaps: Vec::new(), leaderships: 1 },
             left: vec![Left { node: "n1".into(), why: Why::GaveUpLead }],

@@ -9,12 +9,10 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::{Field, Kind, Scope, make};
+use super::{Field, Kind, Nemesis, Scope, make};
 use crate::cluster::faults::{FaultAt, boot_time};
 use crate::cluster::workload::Trouble;
 
-/// A fault is seen within this, or it does not act.
-const PROOF_MAX: Duration = Duration::from_secs(12);
 /// A cluster without faults is whole within this (I15).
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// No fault begins so shortly before the end.
@@ -87,7 +85,7 @@ fn draw(order: &Order, turn: usize, until: Instant, random: &mut StdRng) -> Vec<
     }
 }
 
-/// One fault from its beginning to its heal.
+/// One fault, which acts for a time that the seed draws, and no longer than there is if that is long enough.
 fn strike(
     field: &Field,
     kind: Kind,
@@ -95,18 +93,28 @@ fn strike(
     until: Instant,
     random: &mut StdRng,
 ) -> Result<(FaultAt, BootTime), Trouble> {
-    let mut nemesis = make(kind, target, random, field)?;
+    let nemesis = make(kind, target, random, field)?;
     let hold = kind.hold();
     let left = until.saturating_duration_since(Instant::now()).as_millis() as u64;
-    let hold = Duration::from_millis(random.random_range(hold.clone()).min(left.max(*hold.start())));
+    let hold = random.random_range(hold.clone()).min(left.max(*hold.start()));
+    go_through(field, kind, nemesis, Duration::from_millis(hold))
+}
+
+/// One fault from its beginning to its heal. One that is not seen to act has no proof in the log of faults.
+fn go_through(
+    field: &Field,
+    kind: Kind,
+    mut nemesis: Box<dyn Nemesis>,
+    hold: Duration,
+) -> Result<(FaultAt, BootTime), Trouble> {
     let at = field.faults.begin(kind, nemesis.nodes());
     let began = Instant::now();
-    let acted = nemesis.inject(field).and_then(|()| field.until(PROOF_MAX, || nemesis.look(field)));
+    let acted = nemesis.inject(field).and_then(|()| field.until(field.patience, || nemesis.look(field)));
     let proof = match acted {
-        Ok(Some(proof)) => {
+        Ok(Some(_)) => {
             field.sleep(hold.saturating_sub(began.elapsed()));
             // What was there at the beginning and is there at the end was there between.
-            field.until(PROOF_MAX, || nemesis.look(field)).map(|last| last.map(|_| proof))
+            field.until(field.patience, || nemesis.look(field))
         }
         other @ (Ok(None) | Err(_)) => other,
     };
@@ -144,4 +152,113 @@ fn until_whole(field: &Field, struck: &[(FaultAt, BootTime)]) -> bool {
         field.faults.recovered(*at, Duration::from_nanos(boot_time().0.saturating_sub(last.0)));
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::clean::Folder;
+    use crate::cluster::faults::Faults;
+    use crate::cluster::nodes::{Nodes, Plan};
+    use crate::cluster::observer::Observer;
+
+    /// Says that it does something.
+    struct Idle;
+
+    impl Nemesis for Idle {
+        fn nodes(&self) -> Vec<String> {
+            vec!["n1".into()]
+        }
+
+        fn inject(&mut self, _: &Field) -> Result<(), Trouble> {
+            Ok(())
+        }
+
+        fn look(&mut self, _: &Field) -> Result<Option<String>, Trouble> {
+            Ok(None)
+        }
+
+        fn heal(&mut self, _: &Field) -> Result<(), Trouble> {
+            Ok(())
+        }
+    }
+
+    /// Nodes that are no nodes: they do nothing at all.
+    fn with_field(number: u32, act: impl FnOnce(&Field)) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let folder = Folder::make(number).unwrap();
+        let binary = folder.path().join("idle");
+        std::fs::write(&binary, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let plan = Plan { binary, folder: folder.path().into(), nodes: 3, number, with_disks: false };
+        let nodes = Arc::new(Nodes::prepare(&plan, &mut Vec::new()).unwrap());
+        nodes.start().unwrap();
+        let observer = runtime.block_on(async { Observer::start(&nodes) }).unwrap();
+        let field = Field {
+            nodes,
+            observer: Arc::new(observer),
+            faults: Faults::default(),
+            runtime: runtime.handle().clone(),
+            failures: std::sync::Mutex::default(),
+            is_over: Arc::default(),
+            patience: Duration::from_millis(200),
+        };
+        act(&field);
+    }
+
+    #[test]
+    fn a_nemesis_that_does_nothing_is_found_out() {
+        with_field(61, |field| {
+            go_through(field, Kind::Pause, Box::new(Idle), Duration::ZERO).unwrap();
+            assert_eq!(field.faults.all()[0].proof, None);
+        });
+    }
+
+    #[test]
+    fn a_process_that_is_paused_or_killed_is_seen_to_be() {
+        with_field(62, |field| {
+            let mut random = StdRng::seed_from_u64(1);
+            for kind in [Kind::Pause, Kind::Kill] {
+                let nemesis = make(kind, 1, &mut random, field).unwrap();
+                go_through(field, kind, nemesis, Duration::ZERO).unwrap();
+            }
+            assert!(field.faults.all().iter().all(|fault| fault.proof.is_some()));
+            assert!(field.nodes.all[1].pid().is_some(), "both are healed");
+        });
+    }
+
+    #[test]
+    fn a_pause_that_somebody_ends_is_found_out() {
+        with_field(63, |field| {
+            let mut random = StdRng::seed_from_u64(1);
+            let nemesis = make(Kind::Pause, 0, &mut random, field).unwrap();
+            let pid = field.nodes.all[0].pid().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(300));
+                    crate::cluster::processes::send(pid, rustix::process::Signal::CONT);
+                });
+                go_through(field, Kind::Pause, nemesis, Duration::from_secs(1)).unwrap();
+            });
+            assert_eq!(field.faults.all()[0].proof, None);
+        });
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_faults() {
+        let order = Order::Mixed(crate::cluster::machine::mixed());
+        let far = Instant::now() + Duration::from_secs(3_600);
+        let drawn = |seed| -> Vec<Kind> {
+            let mut random = StdRng::seed_from_u64(seed);
+            (0..100).flat_map(|turn| draw(&order, turn, far, &mut random)).collect()
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        let mut kinds = drawn(7);
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert!(kinds.len() > 20, "{kinds:?}");
+    }
 }

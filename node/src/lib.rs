@@ -11,5 +11,6 @@ pub mod node;
 pub mod packs;
 pub mod raft;
 pub mod serve;
+mod shrink;
 pub mod store;
 pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

@@ -14,6 +14,7 @@ use super::consensus::{Consensus, Inner};
 use super::machine::{AgreedCopy, Keep, StateCopy};
 use super::snapshot::Agreed;
 use super::types::LogId;
+use crate::shrink::shrunk;
 
 /// A purge leaves at least so many records ...
 const KEEP_RECORDS: u64 = 100_000;
@@ -122,12 +123,12 @@ impl Keeper {
 /// The last record to purge: all up to the snapshot but the newest 100,000 or the newest 64 MiB, whichever is less. `None`
 /// if nothing goes.
 fn purge_upto(first: u64, snapshot: u64, bytes_from: impl Fn(u64) -> u64) -> Option<u64> {
-    let by_count = (snapshot + 1).saturating_sub(KEEP_RECORDS);
+    let by_count = (snapshot + 1).saturating_sub(shrunk(KEEP_RECORDS));
     // The first record such that it and all after it are 64 MiB at most.
     let (mut low, mut high) = (first, snapshot + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        if bytes_from(middle) <= KEEP_BYTES {
+        if bytes_from(middle) <= shrunk(KEEP_BYTES) {
             high = middle;
         } else {
             low = middle + 1;

@@ -32,6 +32,7 @@ use super::snapshot::Snapshots;
 use super::times::RaftTimes;
 use super::types::Raft;
 use super::watchdog::{self, Exit, OnExit, Watch};
+use crate::shrink::shrunk;
 use crate::store::blobs::Blobs;
 use crate::store::files::{Disk, Files};
 use crate::store::log::{Log, LogConfig};
@@ -88,7 +89,11 @@ fn open(root: &Path) -> Result<Opened, StartError> {
     // Zero stands for nobody in the log. Ten digits are enough to tell nodes apart, and people read them.
     let draw = || NodeId(rand::rng().random_range(1..=u64::from(u32::MAX)));
     let dir = DataDir::open(Arc::clone(&files), root, expected, draw)?;
-    let log = Log::open(Arc::clone(&files), &root.join("log"), LogConfig::default())?;
+    let log = Log::open(
+        Arc::clone(&files),
+        &root.join("log"),
+        LogConfig { segment_bytes: shrunk(LogConfig::default().segment_bytes) },
+    )?;
     let vote = VoteFile::new(Arc::clone(&files), root);
     let store = snapshot::Snapshots::open(Arc::clone(&files), &root.join("snapshots"))?;
     let (durable, is_durable) = watch::channel(0);

@@ -17,6 +17,8 @@ use crate::cluster::nodes::DiskHealth;
 use crate::cluster::processes;
 use crate::cluster::workload::Trouble;
 
+/// There is something to damage within this.
+const THERE_MAX: Duration = Duration::from_secs(30);
 /// A node has refused or answers within this.
 const VERDICT_MAX: Duration = Duration::from_secs(30);
 /// A node that answers for so long has started.
@@ -97,6 +99,11 @@ impl Nemesis for Corrupt {
 
     fn inject(&mut self, field: &Field) -> Result<(), Trouble> {
         let node = &field.nodes.all[self.target];
+        let is_there = || Ok(self.part.newest(&node.data_dir).is_ok().then_some(()));
+        if field.until(THERE_MAX, is_there)?.is_none() {
+            // Nothing is seen to be damaged then.
+            return Ok(());
+        }
         node.kill();
         let path = self.part.newest(&node.data_dir)?;
         let used = used_bytes(&path)?;
@@ -128,6 +135,9 @@ impl Nemesis for Corrupt {
 
     fn heal(&mut self, field: &Field) -> Result<(), Trouble> {
         let node = &field.nodes.all[self.target];
+        if self.flip.is_none() && node.pid().is_some() {
+            return Ok(());
+        }
         if self.answer == Some(Answer::Runs) {
             // What it has not read yet may stop it later.
             node.blame_disk(DiskHealth::Bad);

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use matins_core::time::BootTime;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::{Field, Kind, Nemesis, Scope, make};
+use super::{Field, Kind, Nemesis, Scope, make, newest_snapshot};
 use crate::cluster::faults::{FaultAt, boot_time};
 use crate::cluster::workload::Trouble;
 
@@ -32,7 +32,7 @@ pub(crate) enum Order {
 /// Acts until then. When it comes back every fault is healed, and the cluster is whole unless a failure says otherwise.
 pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Result<(), Trouble> {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut turn = 0;
+    let mut drawing = Drawing { order, turn: 0, left: Vec::new(), is_replaced: false };
     let is_time = || Instant::now() + LAST < until && !field.is_over.load(Ordering::Acquire);
     while is_time() {
         field.sleep(Duration::from_millis(random.random_range(1_000..4_000)));
@@ -41,8 +41,7 @@ pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Re
         }
         let nodes = field.nodes.all.len();
         let target = random.random_range(0..nodes);
-        let kinds = draw(order, turn, until, &mut random);
-        turn += 1;
+        let kinds = drawing.next(until, snapshots(field), &mut random);
         let mut struck = Vec::new();
         std::thread::scope(|scope| {
             let strikes: Vec<_> = kinds
@@ -67,21 +66,65 @@ pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Re
     Ok(())
 }
 
-/// What to do next.
-fn draw(order: &Order, turn: usize, until: Instant, random: &mut StdRng) -> Vec<Kind> {
-    let kinds = match order {
-        Order::Named(kinds) => return kinds.get(turn % kinds.len().max(1)).copied().into_iter().collect(),
-        Order::Mixed(kinds) => kinds,
-    };
-    if until.saturating_duration_since(Instant::now()) < LOSS && random.random_bool(0.3) {
-        return vec![Kind::ReplaceNode];
+/// Whether a snapshot can be damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Snapshots {
+    /// Every node has one.
+    Everywhere,
+    /// Some node has none yet.
+    Missing,
+}
+
+fn snapshots(field: &Field) -> Snapshots {
+    let are_there = field.nodes.all.iter().all(|node| newest_snapshot(&node.data_dir).is_ok());
+    if are_there { Snapshots::Everywhere } else { Snapshots::Missing }
+}
+
+/// What is still to be done of an order.
+struct Drawing<'a> {
+    order: &'a Order,
+    turn: usize,
+    /// Drawn without putting back, so that a short run meets as many kinds as it can.
+    left: Vec<Kind>,
+    is_replaced: bool,
+}
+
+impl Drawing<'_> {
+    /// What to do next.
+    fn next(&mut self, until: Instant, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
+        let mut kinds = match self.order {
+            Order::Named(kinds) => kinds.get(self.turn % kinds.len().max(1)).copied().into_iter().collect(),
+            Order::Mixed(kinds) => self.mix(kinds, until, snapshots, random),
+        };
+        self.turn += 1;
+        // Each lost disk leaves a vote behind that nobody casts: two of three would be too many.
+        kinds.retain(|kind| *kind != Kind::ReplaceNode || !self.is_replaced);
+        self.is_replaced |= kinds.contains(&Kind::ReplaceNode);
+        kinds
     }
-    let Some(first) = kinds.choose(random).copied() else { return Vec::new() };
-    let others: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.scope() == Scope::OneNode).collect();
-    let second = others.choose(random).copied().filter(|_| random.random_bool(0.3));
-    match first.scope() {
-        Scope::OneNode => [first].into_iter().chain(second).collect(),
-        Scope::Cluster => vec![first],
+
+    fn mix(
+        &mut self,
+        kinds: &[Kind],
+        until: Instant,
+        snapshots: Snapshots,
+        random: &mut StdRng,
+    ) -> Vec<Kind> {
+        if until.saturating_duration_since(Instant::now()) < LOSS && random.random_bool(0.3) {
+            return vec![Kind::ReplaceNode];
+        }
+        let is_there = |kind: &Kind| *kind != Kind::CorruptSnapshot || snapshots == Snapshots::Everywhere;
+        if !self.left.iter().any(is_there) {
+            self.left = kinds.to_vec();
+            self.left.shuffle(random);
+        }
+        let Some(place) = self.left.iter().rposition(is_there) else { return Vec::new() };
+        let first = self.left.remove(place);
+        if first.scope() == Scope::Cluster || random.random_bool(0.7) {
+            return vec![first];
+        }
+        let second = self.left.iter().rposition(|kind| kind.scope() == Scope::OneNode);
+        [first].into_iter().chain(second.map(|place| self.left.remove(place))).collect()
     }
 }
 
@@ -155,110 +198,4 @@ fn until_whole(field: &Field, struck: &[(FaultAt, BootTime)]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::cluster::clean::Folder;
-    use crate::cluster::faults::Faults;
-    use crate::cluster::nodes::{Nodes, Plan};
-    use crate::cluster::observer::Observer;
-
-    /// Says that it does something.
-    struct Idle;
-
-    impl Nemesis for Idle {
-        fn nodes(&self) -> Vec<String> {
-            vec!["n1".into()]
-        }
-
-        fn inject(&mut self, _: &Field) -> Result<(), Trouble> {
-            Ok(())
-        }
-
-        fn look(&mut self, _: &Field) -> Result<Option<String>, Trouble> {
-            Ok(None)
-        }
-
-        fn heal(&mut self, _: &Field) -> Result<(), Trouble> {
-            Ok(())
-        }
-    }
-
-    /// Nodes that are no nodes: they do nothing at all.
-    fn with_field(number: u32, act: impl FnOnce(&Field)) {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let folder = Folder::make(number).unwrap();
-        let binary = folder.path().join("idle");
-        std::fs::write(&binary, "#!/bin/sh\nexec sleep 60\n").unwrap();
-        std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let plan = Plan { binary, folder: folder.path().into(), nodes: 3, number, with_disks: false };
-        let nodes = Arc::new(Nodes::prepare(&plan, &mut Vec::new()).unwrap());
-        nodes.start().unwrap();
-        let observer = runtime.block_on(async { Observer::start(&nodes) }).unwrap();
-        let field = Field {
-            nodes,
-            observer: Arc::new(observer),
-            faults: Faults::default(),
-            runtime: runtime.handle().clone(),
-            failures: std::sync::Mutex::default(),
-            is_over: Arc::default(),
-            patience: Duration::from_millis(200),
-        };
-        act(&field);
-    }
-
-    #[test]
-    fn a_nemesis_that_does_nothing_is_found_out() {
-        with_field(61, |field| {
-            go_through(field, Kind::Pause, Box::new(Idle), Duration::ZERO).unwrap();
-            assert_eq!(field.faults.all()[0].proof, None);
-        });
-    }
-
-    #[test]
-    fn a_process_that_is_paused_or_killed_is_seen_to_be() {
-        with_field(62, |field| {
-            let mut random = StdRng::seed_from_u64(1);
-            for kind in [Kind::Pause, Kind::Kill] {
-                let nemesis = make(kind, 1, &mut random, field).unwrap();
-                go_through(field, kind, nemesis, Duration::ZERO).unwrap();
-            }
-            assert!(field.faults.all().iter().all(|fault| fault.proof.is_some()));
-            assert!(field.nodes.all[1].pid().is_some(), "both are healed");
-        });
-    }
-
-    #[test]
-    fn a_pause_that_somebody_ends_is_found_out() {
-        with_field(63, |field| {
-            let mut random = StdRng::seed_from_u64(1);
-            let nemesis = make(Kind::Pause, 0, &mut random, field).unwrap();
-            let pid = field.nodes.all[0].pid().unwrap();
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    std::thread::sleep(Duration::from_millis(300));
-                    crate::cluster::processes::send(pid, rustix::process::Signal::CONT);
-                });
-                go_through(field, Kind::Pause, nemesis, Duration::from_secs(1)).unwrap();
-            });
-            assert_eq!(field.faults.all()[0].proof, None);
-        });
-    }
-
-    #[test]
-    fn the_same_seed_draws_the_same_faults() {
-        let order = Order::Mixed(crate::cluster::machine::mixed());
-        let far = Instant::now() + Duration::from_secs(3_600);
-        let drawn = |seed| -> Vec<Kind> {
-            let mut random = StdRng::seed_from_u64(seed);
-            (0..100).flat_map(|turn| draw(&order, turn, far, &mut random)).collect()
-        };
-        assert_eq!(drawn(7), drawn(7));
-        assert_ne!(drawn(7), drawn(8));
-        let mut kinds = drawn(7);
-        kinds.sort_unstable();
-        kinds.dedup();
-        assert!(kinds.len() > 20, "{kinds:?}");
-    }
-}
+mod tests;

@@ -147,7 +147,7 @@ impl Nemesis for Corrupt {
         node.kill();
         if let Some(flip) = self.flip.take() {
             // As from a copy of the disk: it held nothing newer, since the node was down.
-            flip.turn()?;
+            flip.undo()?;
         }
         field.nodes.up(self.target)
     }
@@ -156,13 +156,14 @@ impl Nemesis for Corrupt {
 impl Part {
     /// The newest file of it.
     pub(super) fn newest(self, data_dir: &Path) -> Result<PathBuf, Trouble> {
-        let folder = match self {
+        let (folder, ending) = match self {
             Self::Vote => return Ok(data_dir.join("vote")),
-            Self::Log => data_dir.join("log"),
-            Self::Snapshot => data_dir.join("snapshots"),
+            Self::Log => (data_dir.join("log"), "log"),
+            Self::Snapshot => (data_dir.join("snapshots"), "snapshot"),
         };
         let mut files: Vec<PathBuf> = Vec::new();
         collect(&folder, &mut files);
+        files.retain(|file| file.extension().is_some_and(|it| it == ending));
         files.retain(|file| used_bytes(file).is_ok_and(|used| used > HEAD));
         files.sort();
         files.pop().ok_or_else(|| Trouble(format!("there is nothing to damage in {}", folder.display())))
@@ -170,6 +171,16 @@ impl Part {
 }
 
 impl Flip {
+    /// Flips it back, also where the node has put the file aside.
+    fn undo(&self) -> Result<(), Trouble> {
+        let aside = self.path.with_extension("damaged");
+        if !self.path.exists() && aside.exists() {
+            fs::rename(&aside, &self.path)
+                .map_err(|error| Trouble(format!("cannot put {} back: {error}", aside.display())))?;
+        }
+        self.turn()
+    }
+
     /// Flips the bit, or flips it back.
     fn turn(&self) -> Result<(), Trouble> {
         use std::os::unix::fs::FileExt as _;

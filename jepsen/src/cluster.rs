@@ -111,14 +111,17 @@ fn run_all(settings: &run::Settings, workloads: Vec<Box<dyn Workload>>, report: 
 
 fn prepare(arguments: &Arguments) -> Result<(run::Settings, Vec<Box<dyn Workload>>), workload::Trouble> {
     let binary = binary(arguments.matins.clone())?;
-    let names =
-        if arguments.all { workload::ALL.map(str::to_owned).to_vec() } else { arguments.workload.clone() };
-    let mut workloads = Vec::new();
-    for name in names {
-        let known = workload::ALL.join(", ");
-        let unknown = || workload::Trouble(format!("there is no workload {name}; there are: {known}"));
-        workloads.push(workload::workload(&name).ok_or_else(unknown)?);
-    }
+    let names: Vec<&str> = if arguments.all {
+        workload::ALL.to_vec()
+    } else {
+        arguments.workload.iter().map(String::as_str).collect()
+    };
+    let unknown = |name: &str| {
+        workload::Trouble(format!("there is no workload {name}; there are: {}", workload::ALL.join(", ")))
+    };
+    let workloads: Result<Vec<_>, _> =
+        names.into_iter().map(|name| workload::workload(name).ok_or_else(|| unknown(name))).collect();
+    let workloads = workloads?;
     let faults = if arguments.nemesis.is_empty() {
         "--mixed".to_owned()
     } else {

@@ -11,6 +11,7 @@ pub mod node;
 pub mod packs;
 pub mod raft;
 pub mod serve;
+mod shrink;
 pub mod store;
 pub mod system;
 pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

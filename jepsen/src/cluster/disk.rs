@@ -7,12 +7,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::shell::{call, can};
+use super::shell::call;
 use super::workload::Trouble;
 
 /// Size of an image; it is sparse.
@@ -31,13 +32,15 @@ const COPIES_MAX: usize = 50;
 pub(crate) struct Disk {
     image: PathBuf,
     mount: PathBuf,
+    /// How often it was marked.
+    marked: AtomicU32,
 }
 
 impl Disk {
     /// Makes an image with a file system and mounts it. An error: this machine does not allow it.
     pub(crate) fn make(name: &str, mount: &Path) -> Result<Self, Trouble> {
         let image = shelf().join(format!("{PREFIX}{name}.img"));
-        let disk = Self { image, mount: mount.into() };
+        let disk = Self { image, mount: mount.into(), marked: AtomicU32::new(0) };
         let made = File::create(&disk.image).and_then(|file| file.set_len(IMAGE_BYTES));
         made.map_err(|error| Trouble(format!("cannot make {}: {error}", disk.image.display())))?;
         // No room is set aside for root, which all of this runs as: a full disk is full for everybody.
@@ -83,6 +86,8 @@ impl Disk {
     /// Writes something that is synced, and something that is not.
     pub(crate) fn leave_marks(&self) -> Result<(), Trouble> {
         let wrong = |error: std::io::Error| Trouble(format!("cannot mark {}: {error}", self.mount.display()));
+        // New names each time: ext4 makes haste with a file that is truncated and written anew.
+        self.marked.fetch_add(1, Ordering::Relaxed);
         let (synced, loose) = self.marks();
         let mut file = File::create(synced).map_err(wrong)?;
         file.write_all(&[1; 4_096]).and_then(|()| file.sync_all()).map_err(wrong)?;
@@ -146,7 +151,8 @@ impl Disk {
     }
 
     fn marks(&self) -> (PathBuf, PathBuf) {
-        (self.mount.join("synced"), self.mount.join("loose"))
+        let number = self.marked.load(Ordering::Relaxed);
+        (self.mount.join(format!("synced-{number}")), self.mount.join(format!("loose-{number}")))
     }
 }
 
@@ -159,11 +165,6 @@ impl Drop for Disk {
         let _ = fs::remove_file(&self.image);
         let _ = fs::remove_file(self.image.with_extension("copy"));
     }
-}
-
-/// Whether this machine lets us mount images.
-pub(crate) fn are_possible() -> bool {
-    can("mkfs.ext4", &["-V"]) && can("findmnt", &["--version"]) && Path::new("/dev/loop-control").exists()
 }
 
 /// Unmounts what a killed run left below its folder.
@@ -198,25 +199,4 @@ fn text(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_is_full_or_loses_what_was_not_synced() {
-        let folder = tempfile::tempdir().unwrap();
-        if !are_possible() {
-            return;
-        }
-        let name = format!("{}-test", std::process::id());
-        let Ok(disk) = Disk::make(&name, &folder.path().join("n1")) else { return };
-        assert!(!disk.is_full());
-        disk.fill().unwrap();
-        assert!(disk.is_full());
-        disk.clear();
-        assert!(!disk.is_full());
-        disk.leave_marks().unwrap();
-        assert!(!disk.has_lost(), "nothing is lost without a power cut");
-        disk.cut_power().unwrap();
-        assert!(disk.has_lost());
-    }
-}
+mod tests;

@@ -89,7 +89,6 @@ impl Faults {
     }
 
     /// When, and on which nodes, two attempts of one task may have lived at once without a broken promise (PROTOCOL 5.10).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the checkers of workloads"))]
     pub(crate) fn voids(&self) -> Vec<Void> {
         let voids = self.all().into_iter().filter(|fault| fault.kind.voids_exclusivity());
         let voids = voids.flat_map(|fault| {

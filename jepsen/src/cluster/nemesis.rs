@@ -271,6 +271,8 @@ pub(crate) struct Field {
     pub(crate) failures: Mutex<Vec<String>>,
     /// Somebody wants it to end now.
     pub(crate) is_over: Arc<AtomicBool>,
+    /// A fault is seen within this, or it does not act.
+    pub(crate) patience: Duration,
 }
 
 impl Field {

@@ -111,8 +111,9 @@ impl Network {
             let from = from.collect::<Vec<_>>().join(", ");
             if !from.is_empty() {
                 let rules = format!(
-                    "table inet {CUT} {{ chain in {{ type filter hook input priority 0; \
-                     ip saddr {{ {from} }} counter drop }} }}\n"
+                    "table inet {CUT} {{\n\
+                     chain in {{\n type filter hook input priority 0;\n ip saddr {{ {from} }} counter drop;\n }}\n\
+                     }}\n"
                 );
                 self.nft(to, &rules)?;
             }
@@ -148,16 +149,16 @@ impl Network {
     /// instead, and those that are open are reset.
     pub(crate) fn detour(&self, from: usize, ports: &[(usize, u16)]) -> Result<(), Trouble> {
         let outside = self.outside();
-        let (mut detours, mut resets) = (String::new(), String::new());
-        for (to, port) in ports {
+        let rule = |(to, port): &(usize, u16)| {
             let to = format!("ip daddr {} tcp dport {CLUSTER_PORT}", self.address(*to));
-            detours += &format!("{to} dnat to {outside}:{port}; ");
-            resets += &format!("{to} reject with tcp reset; ");
-        }
+            (format!("{to} dnat to {outside}:{port};\n"), format!("{to} reject with tcp reset;\n"))
+        };
+        let (detours, resets): (String, String) = ports.iter().map(rule).unzip();
         let rules = format!(
-            "table ip {DETOUR} {{ \
-               chain detour {{ type nat hook output priority -100; {detours} }} \
-               chain reset {{ type filter hook output priority 0; {resets} }} }}\n"
+            "table ip {DETOUR} {{\n\
+             chain detour {{\n type nat hook output priority -100;\n {detours} }}\n\
+             chain break_off {{\n type filter hook output priority 0;\n {resets} }}\n\
+             }}\n"
         );
         self.nft(from, &rules)
     }
@@ -195,7 +196,7 @@ impl Network {
 
     /// The table may be there or not.
     fn remove_table(&self, at: usize, family: &str, table: &str) -> Result<(), Trouble> {
-        self.nft(at, &format!("table {family} {table} {{ }}\ndelete table {family} {table}\n"))
+        self.nft(at, &format!("table {family} {table} {{\n}}\ndelete table {family} {table}\n"))
     }
 }
 
@@ -266,27 +267,4 @@ fn ip(args: &[&str]) -> Result<(), Trouble> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_tell_their_run() {
-        assert_eq!(run_of("mj4711x2n3"), Some(("mj4711x2".into(), 4711)));
-        assert_eq!(run_of("mj4711x12b"), Some(("mj4711x12".into(), 4711)));
-        assert_eq!(run_of("docker0"), None);
-    }
-
-    #[test]
-    fn a_cut_drops_one_way_and_leaves_the_others() {
-        let Ok(network) = Network::build(77, 3) else { return };
-        if !network.has_filter() {
-            return;
-        }
-        network.cut(&[(0, 1)]).unwrap();
-        assert!(!network.passes((0, 1)).unwrap());
-        assert!(network.passes((1, 0)).unwrap());
-        assert!(network.passes((2, 1)).unwrap());
-        network.mend().unwrap();
-        assert!(network.passes((0, 1)).unwrap());
-    }
-}
+mod tests;

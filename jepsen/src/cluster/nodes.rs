@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -22,6 +22,9 @@ use super::workload::Trouble;
 /// How many tasks a node runs at once.
 pub(crate) const SLOTS: u32 = 8;
 
+/// A node that ended by itself is started again after so long, as a service manager does it.
+const REST: Duration = Duration::from_millis(500);
+
 /// A connection on this machine is made or refused within this.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 
@@ -29,6 +32,11 @@ const CONNECT_MAX: Duration = Duration::from_millis(500);
 const GAVE_UP_LEAD: i32 = 75;
 /// The exit code of a node whose disk fails it (PROTOCOL 6.1, 6.8).
 const DISK_FAULT: i32 = 74;
+
+/// What a node says that does not start because its disk is full.
+const NO_ROOM: &str = "no room left on the disk";
+/// An error with its causes has no more lines.
+const LAST_LINES: usize = 6;
 
 /// One node.
 pub(crate) struct Node {
@@ -49,6 +57,8 @@ pub(crate) struct Node {
 enum Process {
     /// Not there, because a fault wants it so.
     Down,
+    /// It ended by itself, and is started again at this instant.
+    Resting(Instant),
     /// There, and to be there.
     Kept(Child),
     /// Started to see what becomes of it.
@@ -80,6 +90,7 @@ pub(crate) struct Nodes {
     pub(crate) network: Option<Network>,
     pub(crate) folder: PathBuf,
     binary: PathBuf,
+    shrink: u64,
     left: Mutex<Vec<Left>>,
     is_over: AtomicBool,
 }
@@ -91,6 +102,9 @@ pub(crate) struct Plan {
     pub(crate) nodes: usize,
     /// Tells this run from others of this process.
     pub(crate) number: u32,
+    /// Bounds of log and history are smaller by so much, if the binary is a build for development: so that snapshots,
+    /// purges and history come into play within seconds.
+    pub(crate) shrink: u64,
     /// Disks of their own are wanted.
     pub(crate) with_disks: bool,
 }
@@ -105,6 +119,7 @@ impl Nodes {
             network,
             folder: plan.folder.clone(),
             binary: plan.binary.clone(),
+            shrink: plan.shrink,
             left: Mutex::default(),
             is_over: AtomicBool::new(false),
         };
@@ -156,6 +171,11 @@ impl Nodes {
         (0..self.all.len()).try_for_each(|at| self.up(at))
     }
 
+    /// Whether snapshots come within seconds.
+    pub(crate) fn are_bounds_small(&self) -> bool {
+        self.shrink > 1
+    }
+
     /// The public endpoints of all nodes, with commas.
     pub(crate) fn endpoints(&self) -> String {
         self.all.iter().map(|node| node.public.to_string()).collect::<Vec<_>>().join(",")
@@ -192,6 +212,7 @@ impl Nodes {
             .args(["--name", &node.name, "--slots", &SLOTS.to_string(), "--insecure"])
             .args(["--listen", &node.public.to_string(), "--cluster-listen", &node.cluster.to_string()])
             .env("MATINS_TEST_WALL_CLOCK", &node.clock)
+            .env("MATINS_TEST_SHRINK", self.shrink.to_string())
             .env("RUST_BACKTRACE", "1")
             // It must not outlive this process, however that ends.
             .arg("--tied")
@@ -208,18 +229,27 @@ impl Nodes {
         for (at, node) in self.all.iter().enumerate() {
             let ended = {
                 let mut process = node.process();
-                let Process::Kept(child) = &mut *process else { continue };
-                let ended = child.try_wait().map_err(|error| Trouble(format!("{}: {error}", node.name)))?;
-                if ended.is_some() {
-                    *process = Process::Down;
+                match &mut *process {
+                    Process::Down | Process::OnTrial(_) => None,
+                    Process::Resting(until) if Instant::now() < *until => None,
+                    Process::Resting(_) if self.is_over.load(Ordering::Acquire) => None,
+                    Process::Resting(_) => {
+                        *process = Process::Kept(self.spawn(at)?);
+                        None
+                    }
+                    Process::Kept(child) => {
+                        let ended = child.try_wait();
+                        let ended = ended.map_err(|error| Trouble(format!("{}: {error}", node.name)))?;
+                        if ended.is_some() {
+                            *process = Process::Resting(Instant::now() + REST);
+                        }
+                        ended
+                    }
                 }
-                ended
             };
-            let Some(status) = ended else { continue };
-            let why = node.why(status);
-            self.lock_left().push(Left { node: node.name.clone(), why });
-            if !self.is_over.load(Ordering::Acquire) {
-                self.up(at)?;
+            if let Some(status) = ended {
+                let why = node.why(status);
+                self.lock_left().push(Left { node: node.name.clone(), why });
             }
         }
         Ok(())
@@ -276,36 +306,28 @@ impl Node {
     /// The process, while it is up.
     pub(crate) fn pid(&self) -> Option<i32> {
         match &*self.process() {
-            Process::Down => None,
+            Process::Down | Process::Resting(_) => None,
             Process::Kept(child) | Process::OnTrial(child) => Some(child.id().cast_signed()),
         }
     }
 
     /// Kills it, if it is up, and leaves it down.
     pub(crate) fn kill(&self) {
-        let mut process = self.process();
-        match std::mem::replace(&mut *process, Process::Down) {
-            Process::Down => {}
-            Process::Kept(mut child) | Process::OnTrial(mut child) => {
-                // Neither fails while nobody has waited for it.
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-        }
+        kill(&mut self.process());
     }
 
     /// Asks it to end, and waits until it has. `false`: it does not, and was killed.
     pub(crate) fn stop(&self, within: Duration) -> bool {
         let mut process = self.process();
         let ended = match &mut *process {
-            Process::Down => true,
+            Process::Down | Process::Resting(_) => true,
             Process::Kept(child) | Process::OnTrial(child) => {
                 processes::send(child.id().cast_signed(), Signal::TERM);
                 ends(child, within)
             }
         };
-        drop(process);
-        self.kill();
+        // Before the keeper can look: it would take this for an end of the node's own.
+        kill(&mut process);
         ended
     }
 
@@ -322,7 +344,9 @@ impl Node {
             Process::OnTrial(child) => {
                 child.try_wait().map_err(|error| Trouble(format!("{}: {error}", self.name)))
             }
-            Process::Down | Process::Kept(_) => Err(Trouble(format!("{} is not on trial", self.name))),
+            Process::Down | Process::Resting(_) | Process::Kept(_) => {
+                Err(Trouble(format!("{} is not on trial", self.name)))
+            }
         }
     }
 
@@ -331,7 +355,7 @@ impl Node {
         let mut process = self.process();
         *process = match std::mem::replace(&mut *process, Process::Down) {
             Process::OnTrial(child) | Process::Kept(child) => Process::Kept(child),
-            Process::Down => Process::Down,
+            other @ (Process::Down | Process::Resting(_)) => other,
         };
     }
 
@@ -383,11 +407,13 @@ impl Node {
     }
 
     fn why(&self, status: ExitStatus) -> Why {
+        let text = self.logged_since(self.logged().saturating_sub(4_000));
+        let is_disk_bad = self.is_disk_bad.load(Ordering::Acquire);
         match status.code() {
             Some(GAVE_UP_LEAD) => Why::GaveUpLead,
-            Some(DISK_FAULT) if self.is_disk_bad.load(Ordering::Acquire) => Why::BadDisk,
+            Some(DISK_FAULT) if is_disk_bad => Why::BadDisk,
+            Some(_) if is_disk_bad && last_lines(&text).contains(NO_ROOM) => Why::BadDisk,
             Some(_) | None => {
-                let text = self.logged_since(self.logged().saturating_sub(4_000));
                 let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
                 Why::Unknown(format!("{status}: {last}"))
             }
@@ -406,10 +432,28 @@ pub(crate) enum DiskHealth {
     Bad,
 }
 
+/// Kills a process, if it is up, and leaves it down.
+fn kill(process: &mut Process) {
+    match std::mem::replace(process, Process::Down) {
+        Process::Down | Process::Resting(_) => {}
+        Process::Kept(mut child) | Process::OnTrial(mut child) => {
+            // Neither fails while nobody has waited for it; if it has ended already, both come to nothing.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The last few lines: what a process says when it does not start.
+fn last_lines(text: &str) -> String {
+    let last: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
+    last.join("\n")
+}
+
 /// Whether a child ends within this time.
 fn ends(child: &mut Child, within: Duration) -> bool {
-    let deadline = std::time::Instant::now() + within;
-    while std::time::Instant::now() < deadline {
+    let deadline = Instant::now() + within;
+    while Instant::now() < deadline {
         if child.try_wait().is_ok_and(|status| status.is_some()) {
             return true;
         }
@@ -429,3 +473,6 @@ fn free_addresses(at: usize) -> Result<(SocketAddr, SocketAddr), Trouble> {
         (Err(error), _) | (_, Err(error)) => Err(Trouble(format!("no free port on {address}: {error}"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

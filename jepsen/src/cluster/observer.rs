@@ -3,15 +3,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_client::{Client, Limits};
+use matins_core::time::BootTime;
 use matins_proto::v1::{
     ClusterStatusRequest, ClusterStatusResponse, ListExecutorsRequest, SetPoolRequest, executor::State,
 };
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::faults::boot_time;
 use super::nodes::Nodes;
 use super::workload::Trouble;
 
@@ -25,8 +27,8 @@ pub(crate) const USUAL_MAX: Duration = Duration::from_millis(500);
 /// For commands and questions to one node: a node that does not answer is asked anew soon.
 const QUICK: Limits = Limits {
     connect_max: Duration::from_millis(300),
-    attempt_max: Duration::from_millis(1_000),
-    total_max: Duration::from_millis(1_000),
+    attempt_max: Duration::from_secs(1),
+    total_max: Duration::from_secs(1),
     silence_max: Duration::from_secs(15),
 };
 
@@ -34,7 +36,7 @@ const QUICK: Limits = Limits {
 #[derive(Debug, Default)]
 struct Seen {
     /// When commands were acknowledged, in order of being heard.
-    acknowledged: Vec<Instant>,
+    acknowledged: Vec<BootTime>,
     /// How often a leadership began, as the newest status says.
     leaderships: u64,
     /// The same at the start.
@@ -51,15 +53,26 @@ pub(crate) struct Observer {
 }
 
 /// What a client saw of the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sight {
     pub(crate) acknowledged: u64,
-    /// The longest time between two acknowledged commands, if it is longer than usual.
-    pub(crate) longest_without: Duration,
-    /// All such times together.
-    pub(crate) total_without: Duration,
+    /// Times longer than usual in which no command was acknowledged.
+    pub(crate) gaps: Vec<Gap>,
     /// Leaderships that began.
     pub(crate) leaderships: u64,
+}
+
+/// A time in which no command was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) from: BootTime,
+    pub(crate) to: BootTime,
+}
+
+impl Gap {
+    pub(crate) fn span(self) -> Duration {
+        Duration::from_nanos(self.to.0.saturating_sub(self.from.0))
+    }
 }
 
 /// A node's own word that it leads and is ready.
@@ -100,17 +113,15 @@ impl Observer {
     pub(crate) fn stop(&self) -> Sight {
         self.is_over.store(true, Ordering::Release);
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (longest_without, total_without) = without(&seen.acknowledged);
         Sight {
             acknowledged: seen.acknowledged.len() as u64,
-            longest_without,
-            total_without,
+            gaps: gaps(&seen.acknowledged),
             leaderships: seen.leaderships.saturating_sub(seen.leaderships_before.unwrap_or(0)),
         }
     }
 
     /// When the first command after this instant was acknowledged. `None`: not yet.
-    pub(crate) fn first_after(&self, instant: Instant) -> Option<Instant> {
+    pub(crate) fn first_after(&self, instant: BootTime) -> Option<BootTime> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let later = seen.acknowledged.iter().rev().take_while(|at| **at > instant);
         later.last().copied()
@@ -182,7 +193,7 @@ async fn beat(client: Client, pool: String, seen: Arc<Mutex<Seen>>, is_over: Arc
     while !is_over.load(Ordering::Acquire) {
         let ask = SetPoolRequest { name: pool.clone(), slots: 1, ..SetPoolRequest::default() };
         if client.call(ask).await.is_ok() {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).acknowledged.push(Instant::now());
+            seen.lock().unwrap_or_else(PoisonError::into_inner).acknowledged.push(boot_time());
         }
         sleep(BEAT).await;
     }
@@ -199,27 +210,11 @@ async fn look(client: Client, seen: Arc<Mutex<Seen>>, is_over: Arc<AtomicBool>) 
     }
 }
 
-/// The longest time between two acknowledged commands, and all such times together, as far as they are longer than usual.
-fn without(acknowledged: &[Instant]) -> (Duration, Duration) {
-    let gaps = acknowledged.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0]));
-    let long: Vec<Duration> = gaps.filter(|gap| *gap > USUAL_MAX).collect();
-    (long.iter().max().copied().unwrap_or_default(), long.iter().sum())
+/// The times longer than usual between two acknowledged commands.
+fn gaps(acknowledged: &[BootTime]) -> Vec<Gap> {
+    let gaps = acknowledged.windows(2).map(|pair| Gap { from: pair[0], to: pair[1] });
+    gaps.filter(|gap| gap.span() > USUAL_MAX).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_long_gaps_count() {
-        let began = Instant::now();
-        let mut at = Duration::ZERO;
-        let mut acknowledged = vec![began];
-        for millis in [100, 400, 1_500, 60, 900] {
-            at += Duration::from_millis(millis);
-            acknowledged.push(began + at);
-        }
-        let expected = (Duration::from_millis(1_500), Duration::from_millis(2_400));
-        assert_eq!(without(&acknowledged), expected);
-    }
-}
+mod tests;

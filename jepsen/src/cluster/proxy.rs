@@ -48,7 +48,7 @@ impl Proxy {
         Ok(Self { port, carried, task })
     }
 
-    /// Bytes that were held back and then passed on.
+    /// Bytes that were held back, and whose time had come.
     pub(crate) fn carried(&self) -> u64 {
         self.carried.load(Ordering::Relaxed)
     }
@@ -98,10 +98,10 @@ async fn carry_one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: D
     let write = async {
         while let Some((at, bytes)) = due.recv().await {
             sleep_until(at).await;
+            carried.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             if to.write_all(&bytes).await.is_err() {
                 return;
             }
-            carried.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
     };
     tokio::join!(read, write);

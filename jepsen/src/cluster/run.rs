@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use matins_client::{Client, ClientError, Limits};
 use matins_proto::v1::{AddNodeRequest, ClusterStatusRequest, InitClusterRequest};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -30,6 +32,10 @@ use crate::report::{Report, Verdict};
 const READY_MAX: Duration = Duration::from_secs(60);
 /// What is under way when the faults are over has ended within this (I15).
 const SETTLE_MAX: Duration = Duration::from_secs(120);
+/// A fault is seen within this, or it does not act.
+const PROOF_MAX: Duration = Duration::from_secs(12);
+/// By how much bounds of log and history may be made smaller.
+const SHRINKS: [u64; 4] = [1, 100, 300, 1_000];
 /// How often the keeper looks at the nodes.
 const KEEP: Duration = Duration::from_millis(50);
 /// Between two looks at something that is waited for.
@@ -65,6 +71,10 @@ pub(crate) fn run(settings: &Settings, workload: Box<dyn Workload>, number: u32)
     if let Err(trouble) = outcome {
         report.invalid.push(trouble.0);
     }
+    for failure in &mut report.failures {
+        // A checker knows nothing of faults, and so not the whole of it.
+        failure.repeat = format!("{} --workload {name}", settings.repeat);
+    }
     report
 }
 
@@ -79,11 +89,17 @@ fn perform(
     let wanted = settings.kinds.clone();
     let with_disks =
         wanted.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.need() == Some(Need::Disks)));
+    // Swarm testing: snapshots every few seconds in one run, none in another.
+    let shrink = SHRINKS[StdRng::seed_from_u64(settings.seed).random_range(0..SHRINKS.len())];
+    if shrink > 1 {
+        report.notes.push(format!("bounds of log and history are {shrink} times smaller in debug builds"));
+    }
     let plan = Plan {
         binary: settings.binary.clone(),
         folder: folder.path().into(),
         nodes: settings.nodes,
         number,
+        shrink,
         with_disks,
     };
     let runtime = Runtime::new().map_err(|error| Trouble(format!("no runtime: {error}")))?;
@@ -178,6 +194,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
         runtime: Handle::current(),
         failures: Mutex::default(),
         is_over: Arc::clone(&scene.is_over),
+        patience: PROOF_MAX,
     });
     let order = choose(settings, &field, report).await?;
     workload.set_up(&site).await?;
@@ -190,6 +207,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
     let sight = observer.stop();
     let evidence = Evidence {
         faults: faults.all(),
+        voids: faults.voids(),
         asked: settings.kinds.clone().unwrap_or_default(),
         sight,
         left: nodes.left(),

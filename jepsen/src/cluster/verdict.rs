@@ -4,15 +4,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::faults::Fault;
+use matins_core::time::BootTime;
+
+use super::faults::{Fault, Void};
 use super::nemesis::Kind;
 use super::nodes::{Left, Why};
-use super::observer::Sight;
+use super::observer::{Gap, Sight};
 use crate::report::Report;
+
+/// A cluster takes the next command within this after its leader was killed (PROTOCOL 2.5).
+const FAILOVER_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that was seen, apart from the work itself.
 pub(crate) struct Evidence {
     pub(crate) faults: Vec<Fault>,
+    /// Times in which exclusivity is not promised.
+    pub(crate) voids: Vec<Void>,
     /// Kinds that had to act once at least.
     pub(crate) asked: Vec<Kind>,
     pub(crate) sight: Sight,
@@ -46,6 +53,15 @@ impl Evidence {
             }
             report.timeline.push(line(fault, self.faults[0].from.0));
         }
+        for void in &self.voids {
+            let at = |at: BootTime| at.0.saturating_sub(self.faults[0].from.0) as f64 / 1e9;
+            let to = void.to.map_or_else(|| "the end".into(), |to| format!("{:.1} s", at(to)));
+            report.notes.push(format!(
+                "5.10 promises nothing of exclusivity on {} from {:.1} s to {to}",
+                void.node,
+                at(void.from)
+            ));
+        }
         report.needs("faults", counts.values().sum(), 1);
         for (kind, count) in counts {
             let name = format!("faults: {}", kind.name());
@@ -66,21 +82,42 @@ impl Evidence {
     fn tell_sight(&self, report: &mut Report) {
         // One a second is a tenth of what a healthy cluster takes from one client.
         report.needs("observer's commands acknowledged", self.sight.acknowledged, self.worked.as_secs());
-        report.figure("without a leader, longest (ms)", millis(self.sight.longest_without));
-        report.figure("without a leader, together (ms)", millis(self.sight.total_without));
+        let spans = || self.sight.gaps.iter().map(|gap| gap.span());
+        report.figure("without a leader, longest (ms)", millis(spans().max().unwrap_or_default()));
+        report.figure("without a leader, together (ms)", millis(spans().sum()));
+        let mut longest: BTreeMap<Kind, Duration> = BTreeMap::new();
+        for gap in &self.sight.gaps {
+            for fault in self.faults.iter().filter(|fault| acts_in(fault, *gap)) {
+                let span = longest.entry(fault.kind).or_default();
+                *span = gap.span().max(*span);
+            }
+        }
+        for (kind, span) in &longest {
+            report.figure(format!("without a leader, longest: {} (ms)", kind.name()), millis(*span));
+        }
+        if let Some(span) = longest.get(&Kind::KillLeader).filter(|span| **span > FAILOVER_MAX) {
+            report.fail(
+                format!("2.5: no command was acknowledged for {span:?} around a killed leader"),
+                self.repeat.clone(),
+            );
+        }
         report.figure("leaderships begun", self.sight.leaderships);
     }
 
     fn tell_nodes(&self, report: &mut Report) {
         let (mut gave_up, mut bad_disk) = (0, 0);
+        let mut unknown: BTreeMap<String, u32> = BTreeMap::new();
         for left in &self.left {
             match &left.why {
                 Why::GaveUpLead => gave_up += 1,
                 Why::BadDisk => bad_disk += 1,
                 Why::Unknown(why) => {
-                    report.fail(format!("{} ended by itself: {why}", left.node), self.repeat.clone());
+                    *unknown.entry(format!("{} ended by itself: {why}", left.node)).or_default() += 1;
                 }
             }
+        }
+        for (what, count) in unknown {
+            report.fail(format!("{what} ({count} times)"), self.repeat.clone());
         }
         report.figure("nodes that gave up the lead (2.3)", gave_up);
         report.figure("nodes that stopped for their disk (6.1)", bad_disk);
@@ -88,6 +125,13 @@ impl Evidence {
             report.fail(format!("panicked: {panic}"), self.repeat.clone());
         }
     }
+}
+
+/// Whether a fault acts, or the cluster recovers from it, in this time.
+fn acts_in(fault: &Fault, gap: Gap) -> bool {
+    let recovery = fault.recovery.unwrap_or_default().as_nanos() as u64;
+    let to = fault.to.map_or(u64::MAX, |to| to.0.saturating_add(recovery));
+    fault.from < gap.to && gap.from.0 < to
 }
 
 /// One line of the timeline, in seconds since the first fault.
@@ -105,77 +149,4 @@ fn millis(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::faults::Faults;
-    use crate::report::Verdict;
-
-    fn evidence() -> Evidence {
-        let faults = Faults::default();
-        let at = faults.begin(Kind::Pause, vec!["n1".into()]);
-        faults.healed(at);
-        faults.proved(at, "process 7 is in state T".into());
-        faults.recovered(at, Duration::from_millis(700));
-        Evidence {
-            faults: faults.all(),
-            asked: vec![Kind::Pause],
-            sight: Sight {
-                acknowledged: 900,
-                longest_without: Duration::ZERO,
-                total_without: Duration::ZERO,
-                leaderships: 1,
-            },
-            left: vec![Left { node: "n1".into(), why: Why::GaveUpLead }],
-            panics: Vec::new(),
-            failures: Vec::new(),
-            worked: Duration::from_secs(30),
-            repeat: "matins-jepsen cluster".into(),
-        }
-    }
-
-    fn verdict(evidence: &Evidence) -> Verdict {
-        let mut report = Report::new("cluster");
-        evidence.tell(&mut report);
-        report.verdict()
-    }
-
-    #[test]
-    fn a_good_run_holds() {
-        assert_eq!(verdict(&evidence()), Verdict::Held);
-    }
-
-    #[test]
-    fn a_fault_that_was_not_seen_makes_it_invalid() {
-        let mut evidence = evidence();
-        evidence.faults[0].proof = None;
-        assert_eq!(verdict(&evidence), Verdict::Invalid);
-    }
-
-    #[test]
-    fn a_fault_that_was_asked_for_and_never_came_makes_it_invalid() {
-        let mut evidence = evidence();
-        evidence.asked.push(Kind::DiskFull);
-        assert_eq!(verdict(&evidence), Verdict::Invalid);
-    }
-
-    #[test]
-    fn a_cluster_that_hardly_works_makes_it_invalid() {
-        let mut evidence = evidence();
-        evidence.sight.acknowledged = 29;
-        assert_eq!(verdict(&evidence), Verdict::Invalid);
-    }
-
-    #[test]
-    fn a_node_that_ends_for_a_reason_of_its_own_breaks_it() {
-        let mut evidence = evidence();
-        evidence.left.push(Left { node: "n2".into(), why: Why::Unknown("signal: 6".into()) });
-        assert_eq!(verdict(&evidence), Verdict::Broken);
-    }
-
-    #[test]
-    fn a_panic_breaks_it() {
-        let mut evidence = evidence();
-        evidence.panics.push("n3: thread 'main' panicked at x.rs:1:2".into());
-        assert_eq!(verdict(&evidence), Verdict::Broken);
-    }
-}
+mod tests;

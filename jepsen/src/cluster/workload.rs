@@ -41,6 +41,7 @@ pub(crate) struct Site {
     pub(crate) seed: u64,
     /// What is done to the nodes meanwhile. Only a checker may look, and only for what the protocol itself excepts
     /// ([`Faults::voids`]).
+    #[allow(dead_code, reason = "so far no checker needs an exception")]
     pub(crate) faults: Faults,
 }
 

@@ -7,8 +7,10 @@ use matins_core::id::{RunId, WorkflowName};
 use matins_core::state::State;
 use matins_core::time::{Millis, Timestamp};
 
+use crate::shrink::shrunk;
+
 /// So many bytes of finished runs make a block.
-const GATHERED_BYTES: usize = 1 << 20;
+const GATHERED_BYTES: u64 = 1 << 20;
 /// No finished run waits longer.
 pub const WAIT_MAX: Millis = Millis::from_mins(10);
 /// One block takes no more. The entry that `apply` makes it from only names the runs.
@@ -49,9 +51,11 @@ pub fn retire(state: &State, now: Timestamp, holding: &Holding) -> Option<Comman
         runs.push(*run);
         bytes += size;
     }
-    let has_waited = oldest.is_some_and(|ended_at| now.since(ended_at) >= WAIT_MAX);
+    let has_waited = oldest.is_some_and(|ended_at| now.since(ended_at) >= wait_max());
     let is_tight = state.bytes() > state.cluster.settings.state_bytes_max / 100 * 80;
-    if runs.is_empty() || !(bytes >= GATHERED_BYTES || has_waited || is_tight || runs.len() == RUNS_MAX) {
+    if runs.is_empty()
+        || !(bytes as u64 >= shrunk(GATHERED_BYTES) || has_waited || is_tight || runs.len() == RUNS_MAX)
+    {
         return None;
     }
     runs.sort_unstable();
@@ -60,7 +64,11 @@ pub fn retire(state: &State, now: Timestamp, holding: &Holding) -> Option<Comman
 
 /// When the oldest finished run has waited long enough.
 pub fn next_retirement(state: &State) -> Option<Timestamp> {
-    state.finished.first().map(|((ended_at, _), ())| *ended_at + WAIT_MAX)
+    state.finished.first().map(|((ended_at, _), ())| *ended_at + wait_max())
+}
+
+fn wait_max() -> Millis {
+    Millis(shrunk(WAIT_MAX.0))
 }
 
 fn may_leave(state: &State, run: RunId, holding: &Holding) -> bool {

@@ -24,6 +24,7 @@ use super::scope::{Fetched, Params};
 use super::time::LeaderTime;
 use crate::history::History;
 use crate::raft::{AppliedEntry, BlobError, Consensus, LeaderView, Subscription};
+use crate::shrink::shrunk;
 use crate::system::boot_time;
 
 /// Messages of streams that wait for the leader. Beyond it their streams wait.
@@ -198,8 +199,9 @@ impl Shell {
     fn outside(&self, reign: &Reign) -> Outside<'_> {
         let state = self.consensus.state();
         let checkpoint = state.cluster.checkpoint.as_ref().map_or(0, |row| row.index);
-        let is_long = state.index.0 - checkpoint.min(state.index.0) >= CHECKPOINT_ENTRIES;
+        let is_long = state.index.0 - checkpoint.min(state.index.0) >= shrunk(CHECKPOINT_ENTRIES);
         let log_bytes = self.consensus.log_bytes_after(checkpoint);
+        let is_long = is_long || log_bytes >= shrunk(super::timers::CHECKPOINT_LOG_BYTES);
         Outside {
             history: &self.past,
             resolve: &Params,

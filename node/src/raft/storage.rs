@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::shrink::shrunk;
 use crate::store::files::Files;
 use crate::store::log::LogConfig;
 use crate::system;
@@ -22,7 +23,12 @@ pub struct StorageConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { files: system::disk(), log: LogConfig::default(), keep_records: 100_000, keep_bytes: 64 << 20 }
+        Self {
+            files: system::disk(),
+            log: LogConfig { segment_bytes: shrunk(LogConfig::default().segment_bytes) },
+            keep_records: shrunk(100_000),
+            keep_bytes: shrunk(64 << 20),
+        }
     }
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn seen_ahead(field: &Field, target: usize) -> Option<i64> {
     let address = field.nodes.all[target].public.to_string();
     let leader = field.runtime.block_on(field.observer.leader())?;
     let node = leader.status.nodes.into_iter().find(|node| node.address == address)?;
-    node.clock_offset.map(|offset| offset.as_millis())
+    node.clock_offset.map(matins_proto::Duration::as_millis)
 }
 
 /// Sets the clock again and again until it is over.

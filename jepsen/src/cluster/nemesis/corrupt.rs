@@ -17,6 +17,8 @@ use crate::cluster::nodes::DiskHealth;
 use crate::cluster::processes;
 use crate::cluster::workload::Trouble;
 
+/// There is something to damage within this.
+const THERE_MAX: Duration = Duration::from_secs(30);
 /// A node has refused or answers within this.
 const VERDICT_MAX: Duration = Duration::from_secs(30);
 /// A node that answers for so long has started.
@@ -97,6 +99,11 @@ impl Nemesis for Corrupt {
 
     fn inject(&mut self, field: &Field) -> Result<(), Trouble> {
         let node = &field.nodes.all[self.target];
+        let is_there = || Ok(self.part.newest(&node.data_dir).is_ok().then_some(()));
+        if field.until(THERE_MAX, is_there)?.is_none() {
+            // Nothing is seen to be damaged then.
+            return Ok(());
+        }
         node.kill();
         let path = self.part.newest(&node.data_dir)?;
         let used = used_bytes(&path)?;
@@ -128,6 +135,9 @@ impl Nemesis for Corrupt {
 
     fn heal(&mut self, field: &Field) -> Result<(), Trouble> {
         let node = &field.nodes.all[self.target];
+        if self.flip.is_none() && node.pid().is_some() {
+            return Ok(());
+        }
         if self.answer == Some(Answer::Runs) {
             // What it has not read yet may stop it later.
             node.blame_disk(DiskHealth::Bad);
@@ -137,7 +147,7 @@ impl Nemesis for Corrupt {
         node.kill();
         if let Some(flip) = self.flip.take() {
             // As from a copy of the disk: it held nothing newer, since the node was down.
-            flip.turn()?;
+            flip.undo()?;
         }
         field.nodes.up(self.target)
     }
@@ -146,13 +156,14 @@ impl Nemesis for Corrupt {
 impl Part {
     /// The newest file of it.
     pub(super) fn newest(self, data_dir: &Path) -> Result<PathBuf, Trouble> {
-        let folder = match self {
+        let (folder, ending) = match self {
             Self::Vote => return Ok(data_dir.join("vote")),
-            Self::Log => data_dir.join("log"),
-            Self::Snapshot => data_dir.join("snapshots"),
+            Self::Log => (data_dir.join("log"), "log"),
+            Self::Snapshot => (data_dir.join("snapshots"), "snapshot"),
         };
         let mut files: Vec<PathBuf> = Vec::new();
         collect(&folder, &mut files);
+        files.retain(|file| file.extension().is_some_and(|it| it == ending));
         files.retain(|file| used_bytes(file).is_ok_and(|used| used > HEAD));
         files.sort();
         files.pop().ok_or_else(|| Trouble(format!("there is nothing to damage in {}", folder.display())))
@@ -160,6 +171,16 @@ impl Part {
 }
 
 impl Flip {
+    /// Flips it back, also where the node has put the file aside.
+    fn undo(&self) -> Result<(), Trouble> {
+        let aside = self.path.with_extension("damaged");
+        if !self.path.exists() && aside.exists() {
+            fs::rename(&aside, &self.path)
+                .map_err(|error| Trouble(format!("cannot put {} back: {error}", aside.display())))?;
+        }
+        self.turn()
+    }
+
     /// Flips the bit, or flips it back.
     fn turn(&self) -> Result<(), Trouble> {
         use std::os::unix::fs::FileExt as _;

@@ -4,16 +4,15 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use matins_core::time::BootTime;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
+use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::{Field, Kind, Scope, make};
-use crate::cluster::faults::FaultAt;
+use super::{Field, Kind, Nemesis, Scope, make, newest_snapshot};
+use crate::cluster::faults::{FaultAt, boot_time};
 use crate::cluster::workload::Trouble;
 
-/// A fault is seen within this, or it does not act.
-const PROOF_MAX: Duration = Duration::from_secs(12);
 /// A cluster without faults is whole within this (I15).
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// No fault begins so shortly before the end.
@@ -33,7 +32,7 @@ pub(crate) enum Order {
 /// Acts until then. When it comes back every fault is healed, and the cluster is whole unless a failure says otherwise.
 pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Result<(), Trouble> {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut turn = 0;
+    let mut drawing = Drawing { order, turn: 0, left: Vec::new(), is_replaced: false };
     let is_time = || Instant::now() + LAST < until && !field.is_over.load(Ordering::Acquire);
     while is_time() {
         field.sleep(Duration::from_millis(random.random_range(1_000..4_000)));
@@ -42,8 +41,7 @@ pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Re
         }
         let nodes = field.nodes.all.len();
         let target = random.random_range(0..nodes);
-        let kinds = draw(order, turn, until, &mut random);
-        turn += 1;
+        let kinds = drawing.next(until, snapshots(field), &mut random);
         let mut struck = Vec::new();
         std::thread::scope(|scope| {
             let strikes: Vec<_> = kinds
@@ -68,48 +66,102 @@ pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Re
     Ok(())
 }
 
-/// What to do next.
-fn draw(order: &Order, turn: usize, until: Instant, random: &mut StdRng) -> Vec<Kind> {
-    let kinds = match order {
-        Order::Named(kinds) => return kinds.get(turn % kinds.len().max(1)).copied().into_iter().collect(),
-        Order::Mixed(kinds) => kinds,
-    };
-    if until.saturating_duration_since(Instant::now()) < LOSS && random.random_bool(0.3) {
-        return vec![Kind::ReplaceNode];
+/// Whether a snapshot can be damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Snapshots {
+    /// Every node has one.
+    Everywhere,
+    /// Some node has none yet.
+    Missing,
+}
+
+fn snapshots(field: &Field) -> Snapshots {
+    let are_there = field.nodes.all.iter().all(|node| newest_snapshot(&node.data_dir).is_ok());
+    if are_there { Snapshots::Everywhere } else { Snapshots::Missing }
+}
+
+/// What is still to be done of an order.
+struct Drawing<'a> {
+    order: &'a Order,
+    turn: usize,
+    /// Drawn without putting back, so that a short run meets as many kinds as it can.
+    left: Vec<Kind>,
+    is_replaced: bool,
+}
+
+impl Drawing<'_> {
+    /// What to do next.
+    fn next(&mut self, until: Instant, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
+        let mut kinds = match self.order {
+            Order::Named(kinds) => kinds.get(self.turn % kinds.len().max(1)).copied().into_iter().collect(),
+            Order::Mixed(kinds) => self.mix(kinds, until, snapshots, random),
+        };
+        self.turn += 1;
+        // Each lost disk leaves a vote behind that nobody casts: two of three would be too many.
+        kinds.retain(|kind| *kind != Kind::ReplaceNode || !self.is_replaced);
+        self.is_replaced |= kinds.contains(&Kind::ReplaceNode);
+        kinds
     }
-    let Some(first) = kinds.choose(random).copied() else { return Vec::new() };
-    let others: Vec<Kind> = kinds.iter().copied().filter(|kind| kind.scope() == Scope::OneNode).collect();
-    let second = others.choose(random).copied().filter(|_| random.random_bool(0.3));
-    match first.scope() {
-        Scope::OneNode => [first].into_iter().chain(second).collect(),
-        Scope::Cluster => vec![first],
+
+    fn mix(
+        &mut self,
+        kinds: &[Kind],
+        until: Instant,
+        snapshots: Snapshots,
+        random: &mut StdRng,
+    ) -> Vec<Kind> {
+        if until.saturating_duration_since(Instant::now()) < LOSS && random.random_bool(0.3) {
+            return vec![Kind::ReplaceNode];
+        }
+        let is_there = |kind: &Kind| *kind != Kind::CorruptSnapshot || snapshots == Snapshots::Everywhere;
+        if !self.left.iter().any(is_there) {
+            self.left = kinds.to_vec();
+            self.left.shuffle(random);
+        }
+        let Some(place) = self.left.iter().rposition(is_there) else { return Vec::new() };
+        let first = self.left.remove(place);
+        if first.scope() == Scope::Cluster || random.random_bool(0.7) {
+            return vec![first];
+        }
+        let second = self.left.iter().rposition(|kind| kind.scope() == Scope::OneNode);
+        [first].into_iter().chain(second.map(|place| self.left.remove(place))).collect()
     }
 }
 
-/// One fault from its beginning to its heal.
+/// One fault, which acts for a time that the seed draws, and no longer than there is if that is long enough.
 fn strike(
     field: &Field,
     kind: Kind,
     target: usize,
     until: Instant,
     random: &mut StdRng,
-) -> Result<(FaultAt, Instant), Trouble> {
-    let mut nemesis = make(kind, target, random, field)?;
+) -> Result<(FaultAt, BootTime), Trouble> {
+    let nemesis = make(kind, target, random, field)?;
     let hold = kind.hold();
     let left = until.saturating_duration_since(Instant::now()).as_millis() as u64;
-    let hold = Duration::from_millis(random.random_range(hold.clone()).min(left.max(*hold.start())));
+    let hold = random.random_range(hold.clone()).min(left.max(*hold.start()));
+    go_through(field, kind, nemesis, Duration::from_millis(hold))
+}
+
+/// One fault from its beginning to its heal. One that is not seen to act has no proof in the log of faults.
+fn go_through(
+    field: &Field,
+    kind: Kind,
+    mut nemesis: Box<dyn Nemesis>,
+    hold: Duration,
+) -> Result<(FaultAt, BootTime), Trouble> {
     let at = field.faults.begin(kind, nemesis.nodes());
     let began = Instant::now();
-    let acted = nemesis.inject(field).and_then(|()| field.until(PROOF_MAX, || nemesis.look(field)));
+    let acted = nemesis.inject(field).and_then(|()| field.until(field.patience, || nemesis.look(field)));
     let proof = match acted {
-        Ok(Some(proof)) => {
+        Ok(Some(_)) => {
             field.sleep(hold.saturating_sub(began.elapsed()));
             // What was there at the beginning and is there at the end was there between.
-            field.until(PROOF_MAX, || nemesis.look(field)).map(|last| last.map(|_| proof))
+            field.until(field.patience, || nemesis.look(field))
         }
         other @ (Ok(None) | Err(_)) => other,
     };
-    let healed = Instant::now();
+    let healed = boot_time();
     nemesis.heal(field)?;
     field.faults.healed(at);
     if let Some(proof) = proof? {
@@ -119,7 +171,7 @@ fn strike(
 }
 
 /// Waits until the cluster is whole again and takes commands. `false`: it never was, which is a failure.
-fn until_whole(field: &Field, struck: &[(FaultAt, Instant)]) -> bool {
+fn until_whole(field: &Field, struck: &[(FaultAt, BootTime)]) -> bool {
     let Some(last) = struck.iter().map(|(_, healed)| *healed).max() else { return true };
     let deadline = Instant::now() + WHOLE_MAX;
     loop {
@@ -140,7 +192,10 @@ fn until_whole(field: &Field, struck: &[(FaultAt, Instant)]) -> bool {
         field.sleep(Duration::from_millis(50));
     }
     for (at, _) in struck {
-        field.faults.recovered(*at, last.elapsed());
+        field.faults.recovered(*at, Duration::from_nanos(boot_time().0.saturating_sub(last.0)));
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Field, Nemesis, names};
+use crate::cluster::nodes::Node;
 use crate::cluster::processes;
 use crate::cluster::workload::Trouble;
 
@@ -61,7 +62,7 @@ pub(super) struct Rolling {
 
 impl Rolling {
     pub(super) fn new(field: &Field) -> Self {
-        Self { before: field.nodes.all.iter().map(|node| node.pid()).collect(), killed: Vec::new() }
+        Self { before: field.nodes.all.iter().map(Node::pid).collect(), killed: Vec::new() }
     }
 }
 
@@ -88,7 +89,7 @@ impl Nemesis for Rolling {
     }
 
     fn look(&mut self, field: &Field) -> Result<Option<String>, Trouble> {
-        let now: Vec<Option<i32>> = field.nodes.all.iter().map(|node| node.pid()).collect();
+        let now: Vec<Option<i32>> = field.nodes.all.iter().map(Node::pid).collect();
         let are_new = now.iter().zip(&self.before).all(|(now, before)| now.is_some() && now != before);
         Ok(are_new.then(|| format!("{:?} became {now:?}", self.before)))
     }

@@ -302,6 +302,8 @@ impl Log {
         let at = at.max(index.start());
         let of_one = |segment: &Segment| match at {
             at if at >= segment.next() => 0,
+            // Left by an append that failed: it holds no record yet.
+            _ if segment.offsets.is_empty() => 0,
             at => segment.end - segment.start_of(at.max(segment.first)),
         };
         index.segments.iter().map(of_one).sum()

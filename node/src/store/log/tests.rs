@@ -99,6 +99,9 @@ fn a_full_disk_is_said_and_the_next_append_works_when_there_is_room() {
         assert!(matches!(error, StoreError::Full { .. }), "{error}");
         assert!(!error.is_fault() && error.to_string().contains("no room left"));
         assert_eq!(log.last(), Some(record(0, 1, 0).position()));
+        // Whether or not the failed append has left a segment behind that holds nothing.
+        assert_eq!((log.first(), log.bytes()), (Some(0), (frame::HEAD_BYTES + 550) as u64));
+        assert_eq!(log.read(0..9, u64::MAX).unwrap(), [record(0, 1, 550)]);
         disk.set_room(None);
         log.append(&[record(1, 1, 30)]).unwrap();
         disk.crash(room);

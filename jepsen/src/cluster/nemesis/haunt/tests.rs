@@ -1,0 +1,109 @@
+//! Nemeses that act, and some that do not.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::cluster::clean::Folder;
+use crate::cluster::faults::Faults;
+use crate::cluster::nodes::{Nodes, Plan};
+use crate::cluster::observer::Observer;
+
+/// Says that it does something.
+struct Idle;
+
+impl Nemesis for Idle {
+    fn nodes(&self) -> Vec<String> {
+        vec!["n1".into()]
+    }
+
+    fn inject(&mut self, _: &Field) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn look(&mut self, _: &Field) -> Result<Option<String>, Trouble> {
+        Ok(None)
+    }
+
+    fn heal(&mut self, _: &Field) -> Result<(), Trouble> {
+        Ok(())
+    }
+}
+
+/// Nodes that are no nodes: they do nothing at all.
+fn with_field(number: u32, act: impl FnOnce(&Field)) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folder = Folder::make(number).unwrap();
+    let binary = folder.path().join("idle");
+    std::fs::write(&binary, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let plan = Plan { binary, folder: folder.path().into(), nodes: 3, number, shrink: 1, with_disks: false };
+    let nodes = Arc::new(Nodes::prepare(&plan, &mut Vec::new()).unwrap());
+    nodes.start().unwrap();
+    let observer = runtime.block_on(async { Observer::start(&nodes) }).unwrap();
+    let field = Field {
+        nodes,
+        observer: Arc::new(observer),
+        faults: Faults::default(),
+        runtime: runtime.handle().clone(),
+        failures: std::sync::Mutex::default(),
+        is_over: Arc::default(),
+        patience: Duration::from_millis(200),
+    };
+    act(&field);
+}
+
+#[test]
+fn a_nemesis_that_does_nothing_is_found_out() {
+    with_field(61, |field| {
+        go_through(field, Kind::Pause, Box::new(Idle), Duration::ZERO).unwrap();
+        assert_eq!(field.faults.all()[0].proof, None);
+    });
+}
+
+#[test]
+fn a_process_that_is_paused_or_killed_is_seen_to_be() {
+    with_field(62, |field| {
+        let mut random = StdRng::seed_from_u64(1);
+        for kind in [Kind::Pause, Kind::Kill] {
+            let nemesis = make(kind, 1, &mut random, field).unwrap();
+            go_through(field, kind, nemesis, Duration::ZERO).unwrap();
+        }
+        assert!(field.faults.all().iter().all(|fault| fault.proof.is_some()));
+        assert!(field.nodes.all[1].pid().is_some(), "both are healed");
+    });
+}
+
+#[test]
+fn a_pause_that_somebody_ends_is_found_out() {
+    with_field(63, |field| {
+        let mut random = StdRng::seed_from_u64(1);
+        let nemesis = make(Kind::Pause, 0, &mut random, field).unwrap();
+        let pid = field.nodes.all[0].pid().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                crate::cluster::processes::send(pid, rustix::process::Signal::CONT);
+            });
+            go_through(field, Kind::Pause, nemesis, Duration::from_secs(1)).unwrap();
+        });
+        assert_eq!(field.faults.all()[0].proof, None);
+    });
+}
+
+#[test]
+fn the_same_seed_draws_the_same_faults() {
+    let order = Order::Mixed(crate::cluster::machine::mixed());
+    let far = Instant::now() + Duration::from_secs(3_600);
+    let drawn = |seed| -> Vec<Kind> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut drawing = Drawing { order: &order, turn: 0, left: Vec::new(), is_replaced: false };
+        (0..100).flat_map(|_| drawing.next(far, Snapshots::Everywhere, &mut random)).collect()
+    };
+    assert_eq!(drawn(7), drawn(7));
+    assert_ne!(drawn(7), drawn(8));
+    let all = crate::cluster::machine::mixed();
+    let mut kinds = drawn(7);
+    kinds.truncate(all.len());
+    kinds.sort_unstable();
+    assert_eq!(kinds, all, "none comes twice before each came once");
+}

@@ -5,6 +5,7 @@
 
 mod report;
 mod sim;
+mod whole;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Verb {
     /// Simulate the pure core under faults, then without: first nothing may break, then everything must end
     Sim(sim::Arguments),
+    /// Simulate whole nodes with their network and disks under faults, then without, in a build of its own
+    Whole(whole::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let mut report: Report = match arguments.verb {
         Verb::Sim(arguments) => sim::run(&arguments),
+        Verb::Whole(arguments) => whole::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

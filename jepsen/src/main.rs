@@ -10,6 +10,7 @@ mod mutations;
 mod report;
 mod sim;
 mod soak;
+mod whole;
 mod worlds;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Verb {
     Task(cluster::workload::task::Arguments),
     /// Cut the power at every write of a node's store, then look what is left
     Crash(crash::Arguments),
+    /// Simulate whole nodes with their network and disks under faults, then without, in a build of its own
+    Whole(whole::Arguments),
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is what this program is for")]
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Trial(arguments) => cluster::trial::run(&arguments),
         Verb::Task(arguments) => return cluster::workload::task::run(&arguments),
         Verb::Crash(arguments) => crash::run(&arguments),
+        Verb::Whole(arguments) => whole::run(&arguments),
     };
     report.took(began.elapsed());
     print!("{report}");

@@ -21,7 +21,11 @@ use tokio::sync::watch;
 
 use crate::serve::cluster::PastRun;
 use crate::store::StoreError;
-use crate::store::history::{Filter, History as Index, IndexedRun, Order, Page, PageToken};
+#[cfg(not(feature = "simulation"))]
+use crate::store::history::History as Index;
+#[cfg(feature = "simulation")]
+use crate::store::history::memory::History as Index;
+use crate::store::history::{Filter, IndexedRun, Order, Page, PageToken};
 use crate::system::blocking;
 
 /// Before a block that could not be read is asked for again.

@@ -26,6 +26,8 @@ mod peer;
 mod propose;
 mod reads;
 mod record;
+#[cfg(feature = "simulation")]
+mod runtime;
 mod snapshot;
 mod start;
 mod storage;

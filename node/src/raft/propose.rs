@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use matins_core::command::{Entry, Proposal};
 use matins_core::id::LogIndex;
-use matins_core::{LEVEL, State};
+use matins_core::mutation::{Mutation, planted};
+use matins_core::time::Timestamp;
+use matins_core::{Answer, LEVEL, Refusal, State, apply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -224,6 +226,11 @@ impl Proposer {
         let state = Arc::clone(&self.states.borrow());
         let level = if state.cluster.id.is_some() { state.cluster.level } else { LEVEL };
         let entry = Entry { level, at: self.clock.at(&state), proposals };
+        if planted(Mutation::AnsweredBeforeApplied) && self.is_ready() {
+            let index = LogIndex(state.index.0 + 1);
+            let answers = apply(&mut State::clone(&state), index, entry.clone()).answers;
+            tell((index, entry.at), answers, std::mem::take(&mut callers));
+        }
         self.written.mark_unchanged();
         let entry = EntryBytes(entry.encode().into());
         let Ok(response) = self.raft.client_write_ff(entry).await else { return Err(()) };
@@ -249,7 +256,7 @@ impl Proposer {
 type Callers = Vec<(usize, oneshot::Sender<Answers>)>;
 type Response = Result<openraft::raft::ClientWriteResult<super::types::TypeConfig>, ()>;
 
-/// Gives each caller its own answers. A caller that has gone does not want any.
+/// Answers the callers of an entry that was applied.
 fn distribute(response: Response, callers: Callers) {
     use openraft::error::ClientWriteError;
     let written = match response {
@@ -261,8 +268,12 @@ fn distribute(response: Response, callers: Callers) {
         Err(()) => return,
     };
     let index = LogIndex(written.log_id.index);
-    let at = written.data.at;
-    let mut answers = written.data.answers.into_iter();
+    tell((index, written.data.at), written.data.answers, callers);
+}
+
+/// Gives each caller its own answers. A caller that has gone does not want any.
+fn tell((index, at): (LogIndex, Timestamp), answers: Vec<Result<Answer, Refusal>>, callers: Callers) {
+    let mut answers = answers.into_iter();
     for (count, caller) in callers {
         let mine = answers.by_ref().take(count).map(|answer| Answered { answer, index, at }).collect();
         drop(caller.send(Ok(mine)));

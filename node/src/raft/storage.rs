@@ -26,7 +26,8 @@ impl Default for StorageConfig {
         Self {
             files: system::disk(),
             log: LogConfig { segment_bytes: shrunk(LogConfig::default().segment_bytes) },
-            keep_records: shrunk(100_000),
+            // A simulation is to see followers fall behind it within minutes.
+            keep_records: if cfg!(feature = "simulation") { 300 } else { shrunk(100_000) },
             keep_bytes: shrunk(64 << 20),
         }
     }

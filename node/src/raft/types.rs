@@ -82,6 +82,12 @@ pub(crate) struct Applied {
     pub(crate) answers: Vec<Result<Answer, Refusal>>,
 }
 
+#[cfg(not(feature = "simulation"))]
+use openraft::TokioRuntime as Runtime;
+
+#[cfg(feature = "simulation")]
+use super::runtime::SeededRuntime as Runtime;
+
 openraft::declare_raft_types!(
     /// What openraft is made of here.
     pub(crate) TypeConfig:
@@ -90,6 +96,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Member,
         SnapshotData = super::snapshot::SnapshotFile,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type LogId = openraft::LogId<u64>;

@@ -40,11 +40,8 @@ pub type OnExit = Arc<dyn Fn(&Exit) + Send + Sync>;
 
 /// Says why on stderr and ends the process, without waiting for anything.
 pub fn exit_process(exit: &Exit) {
-    use std::io::Write as _;
     let (Exit::GaveUpLead(reason) | Exit::Fault(reason)) = exit;
-    // If stderr is gone too there is nobody left to tell.
-    drop(writeln!(std::io::stderr(), "matins: this node stops: {reason}"));
-    system::exit(exit.code());
+    system::exit(exit.code(), reason);
 }
 
 /// What the watchdog looks at. Written by the tasks of a leader, each without waiting.

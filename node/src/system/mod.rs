@@ -3,10 +3,18 @@
 //!
 //! Decides nothing. Whoever waits for time uses tokio's timers, and whoever runs processes is in `execute`; everything
 //! else that could come out differently twice goes through here, so that the proof can put a simulated machine in its
-//! place. Start reading at `real`.
+//! place (the feature `simulation`). Both machines offer the same functions. Start reading at `real`.
 
+#[cfg(not(feature = "simulation"))]
 mod real;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
-pub use real::clock::{boot_time, wall_time};
-pub use real::net::{Incoming, Listener, connect, connect_lazy, incoming, listen};
-pub use real::process::{blocking, disk, exit, keep_watch, random, wait_here};
+#[cfg(not(feature = "simulation"))]
+use real as machine;
+#[cfg(feature = "simulation")]
+use simulated as machine;
+
+pub use machine::clock::{boot_time, wall_time};
+pub use machine::net::{Incoming, Listener, connect, connect_lazy, incoming, listen};
+pub use machine::process::{blocking, disk, exit, keep_watch, random, wait_here};

@@ -7,6 +7,8 @@
 //! close, [`History::wipe`], open, add the blocks. Start reading at [`History::open`].
 
 mod keys;
+#[cfg(feature = "simulation")]
+pub mod memory;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! Threads, random numbers, disk and end of this process.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,9 @@ pub fn disk() -> Arc<dyn Files> {
     Arc::new(Disk)
 }
 
-/// Ends this process at once.
-pub fn exit(code: i32) {
+/// Says why on stderr and ends this process at once.
+pub fn exit(code: i32, reason: &str) {
+    // If stderr is gone too there is nobody left to tell.
+    drop(writeln!(io::stderr(), "matins: this node stops: {reason}"));
     std::process::exit(code);
 }

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn all_small_worlds_hold_near_their_beginning() {
-        let report = run(&Arguments { states: 6_000, only: None, ends_of_one_in: 8 });
+        let report = run(&Arguments { states: 3_000, only: None, ends_of_one_in: 8 });
         assert_eq!(report.verdict(), Verdict::Held, "{report}");
     }
 

@@ -409,3 +409,6 @@ impl World for Ticks {
         self.state = Arc::clone(known);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,10 +7,10 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a proof comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     /// Everything held and enough was exercised.
@@ -22,18 +22,18 @@ pub(crate) enum Verdict {
 }
 
 /// Something that was counted or measured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
     /// What, with its unit: `attempts`, `without a leader, longest (ms)`.
     pub(crate) name: String,
     pub(crate) value: u64,
     /// Less than this makes the whole report invalid.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) at_least: Option<u64>,
 }
 
 /// A broken promise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     /// Which promise, and how: begins with the invariant or the rule where there is one (`I6: ...`).
     pub(crate) what: String,
@@ -42,11 +42,11 @@ pub(crate) struct Failure {
 }
 
 /// What a verb found out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// The verb, with the part of it: `sim`, `cluster mutex`.
     pub(crate) verb: String,
-    pub(crate) version: &'static str,
+    pub(crate) version: String,
     pub(crate) seconds: f64,
     pub(crate) figures: Vec<Figure>,
     pub(crate) failures: Vec<Failure>,
@@ -64,7 +64,7 @@ impl Report {
     pub(crate) fn new(verb: impl Into<String>) -> Self {
         Self {
             verb: verb.into(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             seconds: 0.0,
             figures: Vec::new(),
             failures: Vec::new(),
@@ -123,6 +123,11 @@ impl Report {
         let mut json = serde_json::to_value(self).map_err(std::io::Error::other)?;
         json["verdict"] = serde_json::to_value(self.verdict()).map_err(std::io::Error::other)?;
         std::fs::write(file, format!("{json:#}\n"))
+    }
+
+    /// Reads what [`Self::write`] wrote. The verdict is worked out anew.
+    pub(crate) fn read(file: &Path) -> std::io::Result<Self> {
+        serde_json::from_slice(&std::fs::read(file)?).map_err(std::io::Error::other)
     }
 
     fn too_little(&self) -> impl Iterator<Item = &Figure> {

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::serve::cluster::PastRun;
 use crate::store::StoreError;
 use crate::store::history::{Filter, History as Index, IndexedRun, Order, Page, PageToken};
+use crate::system::blocking;
 
 /// Before a block that could not be read is asked for again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -119,13 +120,13 @@ impl History {
         }
         let bytes = self.read(digest).await?;
         let index = Arc::clone(&self.index);
-        let added = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let damaged = || HistoryError::Damaged { digest, run: RunId(0) };
             let runs = Block::places(&bytes).ok_or_else(damaged)?;
             let runs: Vec<IndexedRun> = runs.iter().map(|(run, place)| indexed(run, digest, place)).collect();
             Ok(index.add_block(&digest, &runs)?)
-        });
-        added.await.expect("indexing does not panic")
+        })
+        .await
     }
 
     async fn read(&self, digest: Digest) -> Result<Bytes, HistoryError> {

@@ -13,4 +13,5 @@ pub mod raft;
 pub mod serve;
 mod shrink;
 pub mod store;
+pub mod system;
 pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

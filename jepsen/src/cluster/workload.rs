@@ -4,15 +4,21 @@
 //! Every checker is a pure function over what was recorded, and has tests with planted histories that it must reject.
 //! Start at [`Workload`]; [`ALL`] lists them, `jepsen/README.md` says what each shows and what it does not.
 
+mod backfill;
+mod calendar;
 mod call;
+mod dag;
 mod doors;
 mod limits;
+mod linear;
 mod mutex;
 mod record;
 mod register;
 mod runs;
 mod spans;
+mod submit;
 pub(crate) mod task;
+mod ticks;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -60,14 +66,20 @@ pub(crate) trait Workload: Send {
 }
 
 /// The names of all workloads, in the order in which they are run by default.
-pub(crate) const ALL: [&str; 3] = ["mutex", "register", "limits"];
+pub(crate) const ALL: [&str; 8] =
+    ["ticks", "mutex", "register", "dag", "limits", "submit", "linear", "backfill"];
 
 /// The workload of this name. `None`: there is none.
 pub(crate) fn workload(name: &str) -> Option<Box<dyn Workload>> {
     Some(match name {
-        "mutex" => Box::new(mutex::Mutex::default()),
+        "ticks" => Box::new(ticks::Ticks::default()),
+        "mutex" => Box::new(mutex::Mutex),
         "register" => Box::new(register::Register::default()),
-        "limits" => Box::new(limits::Limits::default()),
+        "limits" => Box::new(limits::Limits),
+        "dag" => Box::new(dag::Dag::default()),
+        "submit" => Box::new(submit::Submit::default()),
+        "linear" => Box::new(linear::Linear::default()),
+        "backfill" => Box::new(backfill::Backfill::default()),
         _ => return None,
     })
 }

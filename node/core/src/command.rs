@@ -239,7 +239,7 @@ pub enum Command {
 }
 
 /// How the processes of an attempt are ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StopHow {
     /// TERM, and KILL 10 s later.
     Grace,
@@ -248,7 +248,7 @@ pub enum StopHow {
 }
 
 /// An executor comes, or comes back (PROTOCOL 5.4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OpenSession {
     /// Which one.
     pub executor: ExecutorId,
@@ -339,7 +339,7 @@ pub enum DecideOutcome {
 }
 
 /// An attempt came to its end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Finish {
     /// Which one.
     pub fence: Fence,

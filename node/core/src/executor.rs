@@ -9,6 +9,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::id::{Fence, SessionNumber};
+use crate::mutation::{Mutation, planted};
 use crate::state::settings::LeaseTerms;
 use crate::supervisor::Held;
 use crate::time::{BootTime, Millis};
@@ -24,7 +25,7 @@ pub use words::{Action, Event, HeldAs, SpawnAnswer, StartRefusal, StopHow, Super
 const ANSWER_MAX: Millis = Millis::from_secs(5);
 
 /// How far the present session has come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase {
     /// No stream.
     Apart,
@@ -37,7 +38,7 @@ enum Phase {
 }
 
 /// An open session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Session {
     params: LeaseTerms,
     /// The last grant, or the opening.
@@ -51,7 +52,7 @@ struct Session {
 }
 
 /// The state of one incarnation of an executor.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Machine {
     supervisors: BTreeSet<SupervisorId>,
     /// The number of the present session, or the last one used or heard of.
@@ -191,7 +192,8 @@ impl Machine {
         }
         self.dead.clear();
         // All that is not bound stops before the first deadline of this session can be passed on (5.4).
-        for fence in self.attempts.running().filter(|fence| !bound.contains(fence)) {
+        let must_stop = |fence: &Fence| !bound.contains(fence) && !planted(Mutation::DeadlineBeforeStops);
+        for fence in self.attempts.running().filter(must_stop) {
             actions.push(Action::StopGroup(self.number, fence, StopHow::Lost));
         }
         self.attempts.resend(now, actions);
@@ -253,7 +255,9 @@ impl Machine {
     fn stop(&mut self, fence: Fence, how: StopHow, actions: &mut Vec<Action>) {
         match self.attempts.get(fence) {
             None => {
-                self.dead.insert(fence);
+                if !planted(Mutation::StopOfUnheldForgotten) {
+                    self.dead.insert(fence);
+                }
                 actions.push(Action::SendDead(fence));
             }
             Some(Attempt::Starting | Attempt::Running) => {

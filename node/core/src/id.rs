@@ -197,6 +197,14 @@ pub struct ScheduleId {
     pub schedule: ScheduleName,
 }
 
+impl ScheduleId {
+    /// No schedule comes before this one: where a range over all of them begins.
+    pub fn least() -> Self {
+        let name = Namespace("0".into());
+        Self { workflow: WorkflowName { namespace: name.clone(), name }, schedule: ScheduleName::least() }
+    }
+}
+
 impl fmt::Display for ScheduleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.workflow, self.schedule)

@@ -54,7 +54,7 @@ impl LeaseTerms {
 }
 
 /// One session as the leader times it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Kept {
     terms: LeaseTerms,
     /// The last renewal, the opening, or the instant this leader became ready.
@@ -64,7 +64,7 @@ struct Kept {
 }
 
 /// The leader's clockwork for sessions. Made anew by each leadership, lost with it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct SessionKeeper {
     ready_at: BootTime,
     /// The instant before the newest successful quorum round began. Until one succeeds nothing is granted.

@@ -11,11 +11,12 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Fence, SessionNumber};
+use crate::mutation::{Mutation, planted};
 use crate::state::settings::LeaseTerms;
 use crate::time::{BootTime, Millis};
 
 /// How a task's first process ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Exit {
     /// It exited with this code.
     Code(i32),
@@ -28,7 +29,7 @@ pub enum Exit {
 }
 
 /// What an executor is told about one fence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Held {
     /// It waits for a deadline, or processes of it may be alive.
     Running,
@@ -37,7 +38,7 @@ pub enum Held {
 }
 
 /// Why a spawn was not taken. The fence is not held, and nothing of it will run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refusal {
     /// A higher session has been heard.
     OldSession,
@@ -46,7 +47,7 @@ pub enum Refusal {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// An executor opens a session. Taken only if the number is higher than all heard before.
     Session {
@@ -121,7 +122,7 @@ pub enum Action {
 }
 
 /// Where one attempt stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Task {
     /// Waits for the first deadline of the session it came under.
     Waiting { on_disconnect: Millis },
@@ -133,7 +134,7 @@ enum Task {
     Ended { exit: Exit },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Stop {
     /// TERM was sent; KILL follows at `kill_at`.
     Asked { kill_at: BootTime },
@@ -144,7 +145,7 @@ enum Stop {
 }
 
 /// What the highest session may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Session {
     /// It has no deadline yet: starts wait.
     Unproven,
@@ -155,7 +156,7 @@ enum Session {
 }
 
 /// The state of one supervisor.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Machine {
     highest: SessionNumber,
     session: Session,
@@ -256,6 +257,9 @@ impl Machine {
         }
         self.highest = number;
         self.session = Session::Unproven;
+        if planted(Mutation::DeadlineForgottenAtNewSession) {
+            self.deadline = None;
+        }
         // Nothing is spawned for an older session; the deadline stays until this one is granted a renewal.
         for (&fence, task) in &mut self.tasks {
             if matches!(task, Task::Waiting { .. }) {
@@ -350,6 +354,10 @@ impl Machine {
         let kill_at = now + self.kill_after;
         let Some(task) = self.tasks.get_mut(&fence) else { return };
         match task {
+            Task::Running { .. } if planted(Mutation::ReportBeforeGroupIsGone) => {
+                *task = Task::Ended { exit: exit.clone() };
+                actions.push(Action::Ended(fence, exit));
+            }
             Task::Running { on_disconnect } => {
                 let (stop, on_disconnect) = (Stop::Asked { kill_at }, *on_disconnect);
                 *task = Task::Stopping { stop, on_disconnect, exit: Some(exit) };

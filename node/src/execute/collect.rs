@@ -9,11 +9,12 @@ use matins_proto::v1;
 use matins_proto::v1::attempt_report::{Outcome, Outputs};
 
 use super::journal::Journal;
-use super::log::{LogWriter, Stream, wall_clock};
+use super::log::{LogWriter, Stream};
 use super::output;
 use super::prepare::output_path;
 use super::supervisor::StatusFile;
 use super::supervisor::group::{self, Cgroup, ProcessTable};
+use crate::system::wall_time;
 
 /// Outputs above this become a blob (DESIGN 5).
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -29,7 +30,7 @@ pub(crate) struct Collected {
 
 /// The status of an attempt that never ran.
 pub(crate) fn never_started(reason: String) -> StatusFile {
-    let now = wall_clock();
+    let now = wall_time();
     StatusFile { exit: Exit::NotStarted(reason), started_at: Timestamp::ZERO, ended_at: now, log_bytes: 0 }
 }
 
@@ -40,7 +41,7 @@ pub(crate) fn collect(journal: &Journal, fence: Fence, told: Option<&Exit>) -> C
     let exit = status.as_ref().map(|status| &status.exit).or(told);
     let mut report = v1::AttemptReport {
         fence: fence.0,
-        ended_at: status.as_ref().map_or_else(wall_clock, |status| status.ended_at).as_millis(),
+        ended_at: status.as_ref().map_or_else(wall_time, |status| status.ended_at).as_millis(),
         started_at: status.as_ref().map_or(0, |status| status.started_at.as_millis()),
         log_bytes: fs::metadata(journal.log(fence)).map_or(0, |file| file.len()),
         ..Default::default()
@@ -96,7 +97,7 @@ pub(crate) fn lose(journal: &Journal, fence: Fence) -> v1::AttemptReport {
     v1::AttemptReport {
         fence: fence.0,
         outcome: Some(lost(v1::LostCause::NotHeld, "its supervisor is gone")),
-        ended_at: wall_clock().as_millis(),
+        ended_at: wall_time().as_millis(),
         log_bytes: fs::metadata(&log).map_or(0, |file| file.len()),
         ..Default::default()
     }

@@ -21,7 +21,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::boot_time;
 use super::collect;
 use super::journal::Journal;
 use super::link::{self, Heard, LeaderAddress};
@@ -29,6 +28,7 @@ use super::prepare::{self, Fetched, TaskEnvironment};
 use super::supervisor::wire::{FromSupervisor, SpawnTask, Status, ToSupervisor};
 use super::supervisors::{self, Link, Said};
 use super::tail::LogFolder;
+use crate::system::boot_time;
 
 mod actions;
 

@@ -13,9 +13,11 @@ use matins_core::executor::Journaled;
 use matins_core::id::{Fence, JournalId, SessionNumber};
 use matins_proto::v1;
 use prost::Message;
+use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
 use super::supervisor::{STATUS, StatusFile};
+use crate::system;
 
 const START: &str = "start";
 const REPORT: &str = "report";
@@ -64,7 +66,7 @@ impl Journal {
 
     /// Draws a new id: what was journaled before is no longer ours to judge (PROTOCOL 5.1).
     pub(crate) fn renew(&mut self) -> io::Result<()> {
-        self.identity.journal = JournalId(rand::random());
+        self.identity.journal = JournalId(system::random().random());
         self.replace("journal", self.identity.journal.to_string().as_bytes())
     }
 

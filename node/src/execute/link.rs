@@ -12,6 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::system;
+
 /// Messages on their way to the leader. A start or a report is one; renewals are ten per session length.
 const QUEUE_MAX: usize = 4_096;
 /// A start message carries a rendered job: at most an entry's worth of text and some.
@@ -129,12 +131,11 @@ async fn session(address: &LeaderAddress, heard: &mpsc::Sender<Heard>) -> Ending
 }
 
 async fn connect(address: &LeaderAddress) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("http://{}", address.0))?
+    let endpoint = Endpoint::from_shared(format!("http://{}", address.0))?
         .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(1))
         .keep_alive_timeout(Duration::from_secs(2))
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
+        .keep_alive_while_idle(true);
+    system::connect(&endpoint).await
 }

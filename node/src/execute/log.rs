@@ -7,9 +7,10 @@
 use std::fs::File;
 use std::io::{self, BufReader, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use matins_core::time::Timestamp;
+
+use crate::system::wall_time;
 
 const MAGIC: &[u8; 8] = b"MATLOG1\n";
 const HEAD_BYTES: u64 = 8 + 1 + 4;
@@ -121,7 +122,7 @@ impl LogWriter {
     fn append(&mut self, stream: Stream, bytes: &[u8]) -> bool {
         let Some(file) = &mut self.file else { return false };
         let mut head = [0; HEAD_BYTES as usize];
-        head[..8].copy_from_slice(&wall_clock().as_millis().to_le_bytes());
+        head[..8].copy_from_slice(&wall_time().as_millis().to_le_bytes());
         head[8] = stream.code();
         let length = (bytes.len() as u32).to_le_bytes();
         head[9..].copy_from_slice(&length);
@@ -295,12 +296,6 @@ fn parse_head(head: &[u8; HEAD_BYTES as usize]) -> io::Result<(Timestamp, Stream
 
 fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("not a log of Matins: {what}"))
-}
-
-/// The wall clock of this machine, for people.
-pub(crate) fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(since.as_millis() as i64)
 }
 
 #[cfg(test)]

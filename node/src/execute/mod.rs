@@ -1,6 +1,5 @@
 //! Executor and supervisor: running tasks as processes (PROTOCOL 5).
 
-pub mod clock;
 mod collect;
 mod executor;
 mod journal;

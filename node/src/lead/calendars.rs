@@ -9,7 +9,7 @@ use matins_core::state::{ScheduleRow, State};
 use matins_workflow::calendar::{Calendar, Cron, Zone};
 
 /// Calendars of schedules as long as their version holds. Nothing is lost when it is emptied.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Calendars {
     by_schedule: BTreeMap<ScheduleId, (u64, Result<Arc<Calendar>, String>)>,
 }

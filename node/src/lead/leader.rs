@@ -7,6 +7,7 @@
 //! Start reading at [`Leader::new`], then [`Leader::run`] and `look`, which says what each key means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use matins_core::command::{Command, Finish, Readings};
@@ -64,7 +65,7 @@ pub enum Event {
 }
 
 /// Something to be done outside.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Propose this under the leadership, and answer with the key.
     Propose(Key, Command),
@@ -94,7 +95,8 @@ pub struct Outside<'a> {
     pub quorum: Option<BootTime>,
 }
 
-/// One leadership.
+/// One leadership. A copy costs no more than what is under way, and goes on as the original would.
+#[derive(Clone)]
 pub struct Leader {
     state: Arc<State>,
     queue: Queue,
@@ -113,6 +115,7 @@ pub struct Leader {
     actions: Vec<Action>,
 }
 
+#[derive(Clone, Hash)]
 struct Report {
     finish: Finish,
     /// Its output is a blob that has its copies, or it has none.
@@ -218,7 +221,7 @@ impl Leader {
 
     /// When `run` is to be called next if nothing happens before, on the boot-time clock.
     pub fn next_run(&self, now: Now) -> BootTime {
-        let next_due = self.state.due.range((self.looked_until + Millis(1), least_schedule())..).next();
+        let next_due = self.state.due.range((self.looked_until + Millis(1), ScheduleId::least())..).next();
         let by_time = [
             next_due.map(|((at, _), ())| *at),
             timers::next_timer(&self.state),
@@ -264,8 +267,8 @@ impl Leader {
     /// What became due because time went on.
     fn look_at_what_is_due(&mut self, now: Now, outside: &Outside<'_>) {
         let state = self.state.clone();
-        let from = (self.looked_until + Millis(1), least_schedule());
-        for ((_, id), ()) in state.due.range(from..(now.at + Millis(1), least_schedule())) {
+        let from = (self.looked_until + Millis(1), ScheduleId::least());
+        for ((_, id), ()) in state.due.range(from..(now.at + Millis(1), ScheduleId::least())) {
             self.queue.look(Key::Fire(id.clone()));
         }
         self.looked_until = self.looked_until.max(now.at);
@@ -411,12 +414,25 @@ impl Leader {
     }
 }
 
-/// Keys of `State.due` begin with it.
-fn least_schedule() -> ScheduleId {
-    let name = || "0".parse().expect("a digit is a name");
-    ScheduleId {
-        workflow: matins_core::id::WorkflowName { namespace: name(), name: name() },
-        schedule: "0".parse().expect("a digit is a name"),
+/// What it remembers beside the state: two leaderships that are equal in this, under equal states, go on alike. Caches
+/// are left out, and `actions`, which is empty between two calls.
+impl Hash for Leader {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self {
+            state: _,
+            queue,
+            sessions,
+            calendars: _,
+            outputs: _,
+            reports,
+            looked_until,
+            wrote_at,
+            retire_look_at,
+            finished_counted,
+            actions: _,
+        } = self;
+        (queue, sessions, reports).hash(hasher);
+        (looked_until, wrote_at, retire_look_at, finished_counted).hash(hasher);
     }
 }
 

@@ -11,7 +11,7 @@ use super::scope::{Fetched, Outputs};
 const BYTES_MAX: usize = 64 << 20;
 
 /// Outputs by the blob that holds them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct OutputCache {
     fetched: BTreeMap<Digest, Fetched>,
     bytes: usize,

@@ -1,11 +1,12 @@
-//! History as backfills ask for it: the runs of one tick, from this node's index. Needs a runtime of several threads.
+//! History as backfills ask for it: the runs of one tick, from this node's index.
 
 use matins_core::id::{RunId, ScheduleId};
-use matins_core::state::{PastOutcome, PastRow, RunState, TaskState};
+use matins_core::state::{PastOutcome, PastRow, RunState};
 use matins_core::time::Timestamp;
 
 use super::backfill::{History, NoHistory};
 use crate::history::History as Finished;
+use crate::system::wait_here;
 
 /// The history of this node.
 pub(crate) struct Past(pub(crate) Finished);
@@ -34,30 +35,15 @@ impl History for Past {
         };
         // Rare: a backfill of tasks that depend on the past, begun behind what the state keeps. The block may have to
         // come from a peer, so this thread is given up for the time.
-        let read = || tokio::runtime::Handle::current().block_on(self.0.run(run));
-        let retired = tokio::task::block_in_place(read).map_err(|error| {
+        let retired = wait_here(self.0.run(run)).ok_or(NoHistory)?.map_err(|error| {
             tracing::warn!(%error, %run, "a finished run cannot be read");
             NoHistory
         })?;
         let Some(retired) = retired else { return Ok(None) };
-        let outcome = |state: &TaskState| match state {
-            TaskState::Success | TaskState::Skipped(_) => PastOutcome::Good,
-            TaskState::Waiting
-            | TaskState::WaitingForPast { .. }
-            | TaskState::Deciding
-            | TaskState::Queued
-            | TaskState::Expanded
-            | TaskState::Running { .. }
-            | TaskState::Stopping { .. }
-            | TaskState::Retrying { .. }
-            | TaskState::Failed(_)
-            | TaskState::UpstreamFailed
-            | TaskState::Cancelled => PastOutcome::Bad,
-        };
         let tasks = retired.tasks.iter().filter(|(task, _)| task.item.is_none());
         let ended = tasks
             .filter_map(|(task, row)| {
-                Some((retired.task_names.get(usize::from(task.task))?.clone(), outcome(&row.state)))
+                Some((retired.task_names.get(usize::from(task.task))?.clone(), PastOutcome::of(&row.state)))
             })
             .collect();
         Ok(Some(PastRow { run, ended: Some(ended) }))

@@ -5,6 +5,7 @@
 //! at once, and what was missed in between is found at the next look: the state is the truth (DESIGN 3.6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use matins_core::id::{BackfillId, ExecutorId, Fence, ScheduleId, SessionNumber, TaskId};
 use matins_core::time::{BootTime, Millis};
@@ -17,11 +18,11 @@ const BACKOFF_FIRST: Millis = Millis(10);
 const BACKOFF_MAX: Millis = Millis::from_secs(10);
 
 /// One stream of an executor to this leader. Never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
 /// Something that may need a command or a message.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// The hello of a stream.
     Open(ConnId),
@@ -60,7 +61,7 @@ pub enum Key {
 }
 
 /// Keys that want a look, in the order in which they came.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Queue {
     ready: VecDeque<Key>,
     queued: BTreeSet<Key>,
@@ -161,6 +162,19 @@ impl Queue {
         if self.again.remove(key) {
             self.look(key.clone());
         }
+    }
+}
+
+/// Of several looks at one key only the earliest counts: it finds what is to be done, and when to look again.
+impl Hash for Queue {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self { ready, queued, later, in_flight, again, parked, fires, failures } = self;
+        let mut earliest = BTreeMap::new();
+        for (at, key) in later {
+            earliest.entry(key).or_insert(at);
+        }
+        (ready, queued, earliest, in_flight).hash(hasher);
+        (again, parked, fires, failures).hash(hasher);
     }
 }
 

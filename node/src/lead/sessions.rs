@@ -9,6 +9,7 @@ use matins_core::State;
 use matins_core::command::{Command, OpenSession, StopHow};
 use matins_core::id::{ExecutorId, Fence, JournalId, NodeId, SessionNumber};
 use matins_core::lease::SessionKeeper;
+use matins_core::mutation::{Mutation, planted};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::time::{BootTime, Millis};
 use matins_proto::v1;
@@ -31,7 +32,7 @@ pub enum Next<T> {
 }
 
 /// All sessions and streams of one leadership.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Sessions {
     keeper: SessionKeeper,
     streams: BTreeMap<ConnId, Stream>,
@@ -40,7 +41,7 @@ pub struct Sessions {
 }
 
 /// One stream, from its hello on.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Stream {
     hello: OpenSession,
     /// Starts by fence: when each was sent, or that it need not be sent again.
@@ -49,7 +50,7 @@ struct Stream {
     stops: BTreeMap<Fence, (StopHow, BootTime)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Start {
     SentAt(BootTime),
     Confirmed,
@@ -135,6 +136,10 @@ impl Sessions {
 
     /// The open stream of one session, unless that is being declared dead: then it gets no answer (PROTOCOL 5.4).
     pub fn stream_of(&self, executor: ExecutorId, session: SessionNumber) -> Option<ConnId> {
+        if planted(Mutation::StartBeforeSessionIsOpen) {
+            let mut streams = self.streams.iter().rev();
+            return streams.find(|(_, stream)| stream.hello.executor == executor).map(|(conn, _)| *conn);
+        }
         let (conn, newest) = self.open_session(executor)?;
         (newest == session && !self.keeper.is_expiring(executor, session)).then_some(conn)
     }

@@ -23,8 +23,9 @@ use super::queue::{ConnId, Key};
 use super::scope::{Fetched, Params};
 use super::time::LeaderTime;
 use crate::history::History;
-use crate::raft::{AppliedEntry, BlobError, Consensus, LeaderView, Subscription, boot_time};
+use crate::raft::{AppliedEntry, BlobError, Consensus, LeaderView, Subscription};
 use crate::shrink::shrunk;
+use crate::system::boot_time;
 
 /// Messages of streams that wait for the leader. Beyond it their streams wait.
 const INPUTS_MAX: usize = 1_024;

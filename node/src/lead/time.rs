@@ -11,7 +11,8 @@ use matins_core::command::Readings;
 use matins_core::id::NodeId;
 use matins_core::time::{BootTime, Millis, Timestamp};
 
-use crate::raft::{ClockReading, EntryClock, boot_time};
+use crate::raft::{ClockReading, EntryClock};
+use crate::system::boot_time;
 
 /// Leader time must have gone on as fast as the boot-time clock for so long before entries count as live.
 const LIVE_AFTER: Millis = Millis::from_secs(3);

@@ -24,12 +24,13 @@ use crate::history::{History, error_chain};
 use crate::lead::shell::LeadHandle;
 use crate::lead::time::LeaderTime;
 use crate::raft::{
-    AddNodeError, BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError, boot_time,
+    AddNodeError, BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError,
 };
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
     LogSource, LogStream, LogUnreachable, MemberView, MembershipError, PastRun, TailAsk, Unanswered,
 };
+use crate::system::{boot_time, connect};
 
 /// A member that was not heard for so long is not reachable.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
@@ -92,7 +93,7 @@ impl ClusterDoor {
     async fn add_through_leader(&self, leader: &Member, address: &str) -> Result<NodeId, MembershipError> {
         let unreachable = |_| MembershipError::Unanswered(Unanswered::NotReady);
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", leader.public_address));
-        let channel = endpoint.map_err(unreachable)?.connect_timeout(CONNECT_WITHIN).connect().await;
+        let channel = connect(&endpoint.map_err(unreachable)?.connect_timeout(CONNECT_WITHIN)).await;
         let mut leader = ClusterClient::new(channel.map_err(unreachable)?);
         let request = v1::AddNodeRequest { address: address.into(), ..v1::AddNodeRequest::default() };
         match leader.add_node(request).await {
@@ -260,7 +261,7 @@ impl LogDoor {
             LogUnreachable(format!("cannot reach {}: {}", member.name, error_chain(&error)))
         };
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", member.cluster_address));
-        let channel = endpoint.map_err(unreachable)?.connect_timeout(CONNECT_WITHIN).connect().await;
+        let channel = connect(&endpoint.map_err(unreachable)?.connect_timeout(CONNECT_WITHIN)).await;
         let mut logs = AttemptLogsClient::new(channel.map_err(unreachable)?);
         let chunks = logs.tail(request).await.map_err(refused)?;
         Ok(chunks.into_inner().boxed())

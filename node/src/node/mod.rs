@@ -20,7 +20,6 @@ use matins_core::state::settings::LeaseTerms;
 use matins_core::state::{LogPlace, Settings};
 use matins_core::time::Millis;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,8 +29,9 @@ use crate::history::{Blocks, History, HistoryError, error_chain};
 use crate::lead::shell;
 use crate::lead::time::LeaderTime;
 use crate::packs::{Packer, Packs};
-use crate::raft::{Consensus, Member, StartConfig, StartError, exit_process};
+use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
+use crate::system::{self, Listener};
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
 
@@ -105,6 +105,7 @@ impl Node {
         };
         let clock = Arc::new(LeaderTime::new());
         let start = StartConfig {
+            storage: StorageConfig::default(),
             data_dir: config.data_dir.clone(),
             member,
             times: config.times.clone(),
@@ -167,7 +168,7 @@ struct Parts {
 impl Parts {
     fn spawn(
         self,
-        (public, cluster): (TcpListener, TcpListener),
+        (public, cluster): (Listener, Listener),
         tasks: &TaskTracker,
         stopping: &CancellationToken,
     ) {
@@ -219,11 +220,11 @@ async fn until(stopping: CancellationToken, run: impl Future<Output = ()>) {
     stopping.run_until_cancelled(run).await;
 }
 
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(address).await.map_err(|source| NodeError::Listen { what, address, source })
+async fn listen(what: &'static str, address: SocketAddr) -> Result<Listener, NodeError> {
+    system::listen(address).await.map_err(|source| NodeError::Listen { what, address, source })
 }
 
-fn address_of(listener: &TcpListener) -> SocketAddr {
+fn address_of(listener: &Listener) -> SocketAddr {
     listener.local_addr().expect("a listener that is bound has an address")
 }
 

@@ -21,6 +21,7 @@ use super::error::BlobError;
 use super::links::{Link, PART_BYTES};
 use crate::store::StoreError;
 use crate::store::blobs::Blobs;
+use crate::system::blocking;
 
 /// How long copies to a majority may take: a workflow's files have 64 MiB.
 const COPY_WITHIN: Duration = Duration::from_secs(60);
@@ -106,8 +107,7 @@ fn name_log(log: &LogState, names: &mut BTreeSet<Digest>) {
 /// Stores a blob on this node, durably. A full disk is the caller's to bear.
 pub(crate) async fn put_here(blobs: &Arc<Blobs>, bytes: Bytes) -> Result<Digest, StoreError> {
     let blobs = Arc::clone(blobs);
-    let put = tokio::task::spawn_blocking(move || blobs.put(&bytes));
-    put.await.expect("the store does not panic")
+    blocking(move || blobs.put(&bytes)).await
 }
 
 impl Consensus {
@@ -153,8 +153,8 @@ impl Consensus {
         }
         inner.holdings.hold(digest, self.state().now);
         let blobs = Arc::clone(&inner.blobs);
-        let read = tokio::task::spawn_blocking(move || blobs.get(&digest)).await;
-        read.expect("the store does not panic")?.map(Bytes::from).ok_or(BlobError::Lost(digest))
+        let read = blocking(move || blobs.get(&digest)).await;
+        read?.map(Bytes::from).ok_or(BlobError::Lost(digest))
     }
 
     /// Whether a blob lies on this node.
@@ -215,8 +215,7 @@ async fn fetch_from(inner: &Inner, mut link: Link, node: NodeId, digest: Digest)
         offset = inner.blobs.receive(&digest, offset, &part.part).map_err(FetchError::Store)?;
     }
     let blobs = Arc::clone(&inner.blobs);
-    let finished = tokio::task::spawn_blocking(move || blobs.finish_receive(&digest)).await;
-    match finished.expect("the store does not panic") {
+    match blocking(move || blobs.finish_receive(&digest)).await {
         Ok(()) => Ok(()),
         // What came is thrown away; another node may have it whole.
         Err(error @ StoreError::BadTransfer { .. }) => {
@@ -241,7 +240,7 @@ pub(crate) async fn tend(inner: Arc<Inner>) {
         if swept_at.elapsed() >= SWEEP_EVERY {
             swept_at = tokio::time::Instant::now();
             let inner = Arc::clone(&inner);
-            tokio::task::spawn_blocking(move || sweep(&inner)).await.expect("sweeping does not panic");
+            blocking(move || sweep(&inner)).await;
         }
     }
 }
@@ -251,12 +250,12 @@ pub(crate) async fn look(inner: &Arc<Inner>) {
     let state = inner.state();
     let index = state.index.0;
     let blobs = Arc::clone(&inner.blobs);
-    let names = tokio::task::spawn_blocking(move || {
+    let mut missing = blocking(move || {
         let mut names = named(&state);
         names.retain(|digest| !blobs.has(digest));
         names
-    });
-    let mut missing = names.await.expect("reading the state does not panic");
+    })
+    .await;
     let set = |missing: &BTreeSet<Digest>| {
         *inner.holdings.missing.lock().unwrap_or_else(PoisonError::into_inner) = (index, missing.clone());
     };

@@ -1,4 +1,4 @@
-//! What consensus asks of the one who keeps leader time (PROTOCOL 1.1), and the two clocks of this machine.
+//! What consensus asks of the one who keeps leader time (PROTOCOL 1.1).
 
 use matins_core::State;
 use matins_core::command::Readings;
@@ -37,31 +37,4 @@ pub struct ClockReading {
     /// The boot-time clock of *this* node, read before the question was sent: the reading is at least as old as that
     /// says, so that a slow network makes leader time late and never early.
     pub asked_at: BootTime,
-}
-
-/// The boot-time clock of this machine: it counts suspend and is never set.
-pub fn boot_time() -> BootTime {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    BootTime(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
-}
-
-/// The wall clock of this machine. Only readings for the leader are taken from it (PROTOCOL 1.1).
-pub fn wall_time() -> Timestamp {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    Timestamp::from_millis(now.tv_sec * 1_000 + now.tv_nsec / 1_000_000 + test_offset_millis())
-}
-
-/// How far tests have set this process's wall clock off: the number in the file that `MATINS_TEST_WALL_CLOCK` names.
-/// Only builds for development look.
-#[cfg(debug_assertions)]
-fn test_offset_millis() -> i64 {
-    static FILE: std::sync::OnceLock<Option<std::path::PathBuf>> = std::sync::OnceLock::new();
-    let file = FILE.get_or_init(|| std::env::var_os("MATINS_TEST_WALL_CLOCK").map(Into::into));
-    let text = file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
-    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-}
-
-#[cfg(not(debug_assertions))]
-const fn test_offset_millis() -> i64 {
-    0
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::blobs::Holdings;
-use super::clock::{EntryClock, wall_time};
+use super::clock::EntryClock;
 use super::elect::Elections;
 use super::error::ProposeError;
 use super::links::Links;
@@ -21,11 +21,13 @@ use super::log::RaftLog;
 use super::propose::Queue;
 use super::reads::Rounds;
 use super::snapshot::Snapshots;
+use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::{Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
 use crate::store::blobs::Blobs;
 use crate::store::marker::DataDir;
+use crate::system::wall_time;
 
 /// What a node needs to take part.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ pub struct StartConfig {
     pub member: Member,
     /// Times.
     pub times: RaftTimes,
+    /// The disk, and how much of the log stays on it.
+    pub storage: StorageConfig,
     /// What is done when this node must end (PROTOCOL 2.3): [`exit_process`](super::exit_process) in a real one.
     pub on_exit: OnExit,
 }

@@ -12,11 +12,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::clock::boot_time;
 use super::links::Links;
 use super::log::RaftLog;
 use super::types::{LogId, Members, Raft};
 use super::{record, wire};
+use crate::system::boot_time;
 
 /// The machine, shared with the peer service, which hears leaders and answers pre-votes.
 pub(crate) struct Elections {

@@ -7,23 +7,21 @@ use std::sync::{Arc, PoisonError};
 
 use matins_core::command::{Command, Proposal};
 use matins_core::id::Digest;
+use matins_core::mutation::{Mutation, planted};
 use tokio::sync::mpsc;
 
 use super::blobs::put_here;
 use super::consensus::{Consensus, Inner};
 use super::machine::{AgreedCopy, Keep, StateCopy};
 use super::snapshot::Agreed;
+use super::storage::StorageConfig;
 use super::types::LogId;
-use crate::shrink::shrunk;
-
-/// A purge leaves at least so many records ...
-const KEEP_RECORDS: u64 = 100_000;
-/// ... or so many bytes, whichever is less.
-const KEEP_BYTES: u64 = 64 << 20;
+use crate::system::blocking;
 
 /// Keeps what is to be kept.
 pub(crate) struct Keeper {
     pub(crate) inner: Arc<Inner>,
+    pub(crate) storage: StorageConfig,
     pub(crate) asked: mpsc::UnboundedReceiver<Keep>,
     pub(crate) agreed: AgreedCopy,
     /// The newest checkpoint and what this node found there.
@@ -42,6 +40,7 @@ impl Keeper {
                 },
             };
             match keep {
+                Keep::Block { .. } if planted(Mutation::SnapshotBeforeItsBlocks) => {}
                 Keep::Block { digest, bytes } => self.keep_block(digest, bytes).await,
                 Keep::Checkpoint(copy) => self.check(*copy).await,
                 Keep::Agreed { index, hash } => self.publish(index, hash).await,
@@ -61,8 +60,7 @@ impl Keeper {
     /// Hashes the state of a checkpoint and reports it.
     async fn check(&mut self, copy: StateCopy) {
         let state = copy.state.clone();
-        let hash = tokio::task::spawn_blocking(move || state.hash()).await;
-        let hash = hash.expect("hashing does not panic");
+        let hash = blocking(move || state.hash()).await;
         let index = copy.log_id.index;
         self.found = Some(Agreed { copy, hash });
         let inner = Arc::clone(&self.inner);
@@ -115,20 +113,25 @@ impl Keeper {
     async fn purge(&self, snapshot: u64) {
         let log = self.inner.log.store();
         let Some(first) = log.first() else { return };
-        let Some(upto) = purge_upto(first, snapshot, |at| log.bytes_from(at)) else { return };
+        let Some(upto) = purge_upto(first, snapshot, &self.storage, |at| log.bytes_from(at)) else { return };
         drop(self.inner.raft.trigger().purge_log(upto).await);
     }
 }
 
-/// The last record to purge: all up to the snapshot but the newest 100,000 or the newest 64 MiB, whichever is less. `None`
-/// if nothing goes.
-fn purge_upto(first: u64, snapshot: u64, bytes_from: impl Fn(u64) -> u64) -> Option<u64> {
-    let by_count = (snapshot + 1).saturating_sub(shrunk(KEEP_RECORDS));
-    // The first record such that it and all after it are 64 MiB at most.
+/// The last record to purge: all up to the snapshot but the newest, so many or so many bytes, whichever is less. `None` if
+/// nothing goes.
+fn purge_upto(
+    first: u64,
+    snapshot: u64,
+    kept: &StorageConfig,
+    bytes_from: impl Fn(u64) -> u64,
+) -> Option<u64> {
+    let by_count = (snapshot + 1).saturating_sub(kept.keep_records);
+    // The first record such that it and all after it have so many bytes at most.
     let (mut low, mut high) = (first, snapshot + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        if bytes_from(middle) <= shrunk(KEEP_BYTES) {
+        if bytes_from(middle) <= kept.keep_bytes {
             high = middle;
         } else {
             low = middle + 1;
@@ -144,13 +147,16 @@ mod tests {
 
     #[test]
     fn a_purge_keeps_what_followers_may_still_need() {
+        let kept = StorageConfig::default();
+        let purge_upto =
+            |first, snapshot, bytes_from: &dyn Fn(u64) -> u64| purge_upto(first, snapshot, &kept, bytes_from);
         let thousand_each = |end: u64| move |at: u64| (end - at) * 1_000;
         // 50,000 records of 1,000 bytes are less than either bound.
-        assert_eq!(purge_upto(0, 50_000, thousand_each(50_001)), None);
+        assert_eq!(purge_upto(0, 50_000, &thousand_each(50_001)), None);
         // 64 MiB are 67,108 such records.
-        assert_eq!(purge_upto(0, 199_999, thousand_each(200_000)), Some(132_891));
+        assert_eq!(purge_upto(0, 199_999, &thousand_each(200_000)), Some(132_891));
         // Small records: 100,000 of them.
-        assert_eq!(purge_upto(0, 199_999, |at| (200_000 - at) * 10), Some(99_999));
-        assert_eq!(purge_upto(150_000, 199_999, |at| (200_000 - at) * 10), None);
+        assert_eq!(purge_upto(0, 199_999, &|at: u64| (200_000 - at) * 10), Some(99_999));
+        assert_eq!(purge_upto(150_000, 199_999, &|at: u64| (200_000 - at) * 10), None);
     }
 }

@@ -14,10 +14,11 @@ use openraft::ServerState;
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{ClockReading, boot_time, wall_time};
+use super::clock::ClockReading;
 use super::consensus::{Consensus, Inner, LeaderView};
 use super::types::{Members, PeerStatus, Vote};
 use super::wire;
+use crate::system::{self, boot_time, wall_time};
 
 /// Between quorum rounds that nobody asked for.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
@@ -94,7 +95,7 @@ async fn get_ready(inner: Arc<Inner>, lead: CancellationToken) {
 
 async fn propose_ready(inner: &Inner) -> Option<Leadership> {
     let readings = inner.clock.readings()?;
-    let nonce = rand::rng().random();
+    let nonce = system::random().random();
     let mut commands = vec![Command::LeaderReady { node: inner.node, nonce, readings }];
     if inner.state().cluster.id.is_none() {
         // The first entry of a new cluster founds it.

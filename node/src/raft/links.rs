@@ -12,6 +12,8 @@ use matins_proto::v1;
 use matins_proto::v1::peer_client::PeerClient;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::system::connect_lazy;
+
 /// The largest message between nodes: an entry of 1 MiB and its frame fit many times.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Blobs and snapshots go in parts of this size.
@@ -39,7 +41,7 @@ impl Link {
             .keep_alive_timeout(Duration::from_secs(2))
             .keep_alive_while_idle(true);
         let client = || {
-            PeerClient::new(endpoint.connect_lazy())
+            PeerClient::new(connect_lazy(&endpoint))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };

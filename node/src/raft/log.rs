@@ -10,6 +10,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use matins_core::mutation::{Mutation, planted};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader, StorageIOError};
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use super::types::{LogId, Record, StorageError, TypeConfig, Vote};
 use crate::store::StoreError;
 use crate::store::log::{Log, Record as Stored};
 use crate::store::vote::{VoteFile, VoteRecord};
+use crate::system::blocking;
 
 /// Bytes of the newest records that stay in memory.
 const RECENT_BYTES_MAX: usize = 16 << 20;
@@ -74,8 +76,7 @@ impl RaftLog {
         let call = Arc::new(call);
         loop {
             let (log, vote, once) = (Arc::clone(&self.log), Arc::clone(&self.vote), Arc::clone(&call));
-            let result = tokio::task::spawn_blocking(move || once(&log, &vote)).await;
-            match result.map_err(io::Error::other)? {
+            match blocking(move || once(&log, &vote)).await {
                 Ok(done) => return Ok(done),
                 Err(error @ StoreError::Full { .. }) => {
                     tracing::error!(hint = error.hint(), "{error}");
@@ -217,7 +218,9 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
         // When openraft installs a snapshot it purges at once; until the snapshot is durable the log is all there is.
-        let durable = self.signals.snapshot.wait_for(|index| *index >= upto.index).await.map(drop);
+        let is_durable =
+            |index: &u64| *index >= upto.index || planted(Mutation::PurgeBeforeSnapshotIsDurable);
+        let durable = self.signals.snapshot.wait_for(is_durable).await.map(drop);
         durable.map_err(|error| StorageIOError::write_logs(&error))?;
         self.recent().purge(upto.index);
         let purged = self.wait(move |log, _| log.purge(record::to_position(upto))).await;

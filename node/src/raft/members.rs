@@ -18,6 +18,7 @@ use super::error::{AddNodeError, InitError};
 use super::links::Link;
 use super::types::{Member, Members};
 use super::{lead, wire};
+use crate::system;
 
 /// How long a new cluster may take to be ready.
 const INIT_WITHIN: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ impl Consensus {
             return Err(InitError::Member { cluster: cluster.0 });
         }
         // Zero stands for no cluster on the wire.
-        let cluster = rand::rng().random_range(1..=u64::MAX);
+        let cluster = system::random().random_range(1..=u64::MAX);
         *inner.init.lock().unwrap_or_else(PoisonError::into_inner) = settings;
         inner.links.set_cluster(cluster);
         let alone = BTreeMap::from([(inner.node.0, inner.member.clone())]);

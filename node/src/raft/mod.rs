@@ -28,6 +28,7 @@ mod reads;
 mod record;
 mod snapshot;
 mod start;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -35,10 +36,11 @@ mod types;
 mod watchdog;
 mod wire;
 
-pub use clock::{ClockReading, EntryClock, boot_time, wall_time};
+pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
 pub use error::{AddNodeError, BlobError, InitError, ProposeError, ReadError, StartError};
 pub use peer::PeerService;
+pub use storage::StorageConfig;
 pub use times::{RaftTimes, TimesError};
 pub use types::{Member, Members, PeerStatus};
 pub use watchdog::{Exit, OnExit, exit_process};

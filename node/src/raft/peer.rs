@@ -20,6 +20,7 @@ use super::links::{MESSAGE_BYTES_MAX, PART_BYTES};
 use super::snapshot::{SnapshotFile, meta_for_openraft};
 use super::{record, wire};
 use crate::store::StoreError;
+use crate::system;
 
 /// Answers the other nodes. `serve` puts it on the cluster port.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ fn disk(error: &StoreError) -> Status {
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Status> {
-    tokio::task::spawn_blocking(call).await.expect("the store does not panic").map_err(|error| disk(&error))
+    system::blocking(call).await.map_err(|error| disk(&error))
 }
 
 #[tonic::async_trait]
@@ -183,8 +184,7 @@ impl Peer for PeerService {
         }
         let dir = Arc::clone(&inner.dir);
         let cluster = ClusterId(call.cluster);
-        let joined = tokio::task::spawn_blocking(move || dir.join(cluster)).await;
-        let joined = joined.expect("the store does not panic");
+        let joined = system::blocking(move || dir.join(cluster)).await;
         joined.map_err(|error| Status::failed_precondition(error.to_string()))?;
         let dir = Arc::clone(&inner.dir);
         blocking(move || dir.raise_level(call.level)).await?;

@@ -13,11 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::clock::{EntryClock, boot_time};
+use super::clock::EntryClock;
 use super::consensus::{Answered, LeaderView};
 use super::error::ProposeError;
 use super::types::{EntryBytes, Raft};
 use super::watchdog::Watch;
+use crate::system::boot_time;
 
 /// The encoded size of an entry (DESIGN 5).
 pub(crate) const ENTRY_BYTES_MAX: usize = 1 << 20;

@@ -10,9 +10,9 @@ use matins_core::time::BootTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::boot_time;
 use super::types::Raft;
 use super::watchdog::Watch;
+use crate::system::boot_time;
 
 /// Calls that may wait for the next round.
 const WAITING_MAX: usize = 4096;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use matins_core::State;
 use matins_core::id::Digest;
+use matins_core::mutation::{Mutation, planted};
 use matins_proto::v1;
 use openraft::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use super::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use super::{record, wire};
 use crate::store::snapshot as stored;
 use crate::store::{Position, StoreError};
+use crate::system::blocking;
 
 /// The bytes of a snapshot, in openraft's hands.
 #[derive(Default)]
@@ -117,12 +119,6 @@ impl Snapshots {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(call).await.expect("the store does not panic")
-}
-
 /// Takes over the pieces of a snapshot that lies elsewhere.
 fn copy_of(
     store: &stored::Snapshots,
@@ -155,8 +151,10 @@ fn meta_to_store(copy: &StateCopy, hash: Digest) -> stored::SnapshotMeta {
         at: (*copy.membership.log_id()).map(record::to_position),
         members: record::encode_membership(copy.membership.membership()).to_vec(),
     };
+    let mut last = record::to_position(copy.log_id);
+    last.index += u64::from(planted(Mutation::SnapshotOffByOne));
     stored::SnapshotMeta {
-        last: record::to_position(copy.log_id),
+        last,
         level: copy.state.cluster.level.into(),
         membership: postcard::to_allocvec(&members).expect("its bytes have a known length"),
         state_hash: hash,
@@ -206,22 +204,25 @@ pub(crate) async fn send(
         ..v1::PeerSnapshotPart::default()
     };
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    let read = tokio::task::spawn_blocking(move || {
+    let read = async move {
         // The head goes alone, so that all other messages are alike.
-        if sender.blocking_send(head).is_err() {
+        if sender.send(head).await.is_err() {
             return Ok(());
         }
         for number in next..file.pieces() {
-            let Some(piece) = file.piece(number)? else { break };
+            let file = Arc::clone(&file);
+            let Some(piece) = blocking(move || file.piece(number)).await? else { break };
             let part = v1::PeerSnapshotPart { number, piece, ..v1::PeerSnapshotPart::default() };
-            if sender.blocking_send(part).is_err() {
+            // Whoever takes them has had enough, or is gone: the answer says which.
+            if sender.send(part).await.is_err() {
                 break;
             }
         }
         Ok::<(), StoreError>(())
-    });
+    };
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let answer = link.bulk.install_snapshot(stream).await?;
-    read.await.expect("the store does not panic").map_err(|error| Status::internal(error.to_string()))?;
+    let (answer, read) = tokio::join!(link.bulk.install_snapshot(stream), read);
+    let answer = answer?;
+    read.map_err(|error| Status::internal(error.to_string()))?;
     wire::vote_in(answer.into_inner().vote)
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::blobs::{self, Holdings};
-use super::clock::{EntryClock, boot_time};
+use super::clock::EntryClock;
 use super::consensus::{Consensus, Inner, LeaderView, StartConfig};
 use super::elect::{Driver, Elections};
 use super::error::StartError;
@@ -29,16 +29,16 @@ use super::network::Network;
 use super::propose::{Proposer, Queue, Waiting};
 use super::reads::{Round, Rounder, Rounds};
 use super::snapshot::Snapshots;
+use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::Raft;
 use super::watchdog::{self, Exit, OnExit, Watch};
-use crate::shrink::shrunk;
 use crate::store::blobs::Blobs;
-use crate::store::files::{Disk, Files};
-use crate::store::log::{Log, LogConfig};
+use crate::store::log::Log;
 use crate::store::marker::{DataDir, Expected};
 use crate::store::vote::VoteFile;
 use crate::store::{StoreError, snapshot};
+use crate::system;
 
 /// Applied entries that a slow reader may be behind.
 const ENTRIES_BEHIND_MAX: usize = 1024;
@@ -68,32 +68,27 @@ impl Consensus {
     /// Opens the data directory and takes part. A node with an empty directory waits for `init`, or to be added.
     pub async fn start(config: StartConfig, clock: Arc<dyn EntryClock>) -> Result<Self, StartError> {
         config.times.validate()?;
-        let root = config.data_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&root)).await;
-        let opened = opened.expect("the store does not panic")?;
-        let on_exit = Arc::clone(&config.on_exit);
+        let (root, storage) = (config.data_dir.clone(), config.storage.clone());
+        let opened = system::blocking(move || open(&root, &storage)).await?;
+        let (storage, on_exit) = (config.storage.clone(), Arc::clone(&config.on_exit));
         let (inner, ends) = assemble(config, clock, opened).await?;
         let inner = Arc::new(inner);
         adopt_cluster(&inner)?;
         watchdog::start(Arc::clone(&inner.watch), inner.times.give_up(), Arc::clone(&on_exit))?;
-        spawn_all(&inner, ends, on_exit);
+        spawn_all(&inner, ends, storage, on_exit);
         tracing::info!(node = %inner.node, cluster = ?inner.links.cluster(), "takes part");
         Ok(Self::of(inner))
     }
 }
 
 /// Blocks.
-fn open(root: &Path) -> Result<Opened, StartError> {
-    let files: Arc<dyn Files> = Arc::new(Disk);
+fn open(root: &Path, storage: &StorageConfig) -> Result<Opened, StartError> {
+    let files = Arc::clone(&storage.files);
     let expected = Expected { node: None, cluster: None, level_max: LEVEL.into() };
     // Zero stands for nobody in the log. Ten digits are enough to tell nodes apart, and people read them.
-    let draw = || NodeId(rand::rng().random_range(1..=u64::from(u32::MAX)));
+    let draw = || NodeId(system::random().random_range(1..=u64::from(u32::MAX)));
     let dir = DataDir::open(Arc::clone(&files), root, expected, draw)?;
-    let log = Log::open(
-        Arc::clone(&files),
-        &root.join("log"),
-        LogConfig { segment_bytes: shrunk(LogConfig::default().segment_bytes) },
-    )?;
+    let log = Log::open(Arc::clone(&files), &root.join("log"), storage.log)?;
     let vote = VoteFile::new(Arc::clone(&files), root);
     let store = snapshot::Snapshots::open(Arc::clone(&files), &root.join("snapshots"))?;
     let (durable, is_durable) = watch::channel(0);
@@ -165,7 +160,8 @@ async fn assemble(
     raft.with_raft_state(|_| ()).await.map_err(|error| StartError::Raft(error.to_string()))?;
     let (queue, waiting) = Queue::new(times.propose);
     let (rounds, asked_rounds) = Rounds::new();
-    let election = Election::new(marker.node, election_times(&times), rand::rng().random(), boot_time());
+    let election =
+        Election::new(marker.node, election_times(&times), system::random().random(), system::boot_time());
     let ends =
         Ends { queue: waiting, rounds: asked_rounds, keep: asked, agreed, written: is_written, votes: voted };
     let inner = Inner {
@@ -214,14 +210,14 @@ fn adopt_cluster(inner: &Inner) -> Result<(), StartError> {
     if inner.links.cluster().is_some() || inner.log.store().last().is_none() {
         return Ok(());
     }
-    let cluster = inner.state().cluster.id.unwrap_or_else(|| rand::rng().random_range(1..=u64::MAX));
+    let cluster = inner.state().cluster.id.unwrap_or_else(|| system::random().random_range(1..=u64::MAX));
     inner.links.set_cluster(cluster);
     inner.dir.join(ClusterId(cluster))?;
     inner.dir.raise_level(LEVEL.into())?;
     Ok(())
 }
 
-fn spawn_all(inner: &Arc<Inner>, ends: Ends, on_exit: OnExit) {
+fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: OnExit) {
     let tasks = &inner.tasks;
     let proposer = Proposer {
         queue: ends.queue,
@@ -254,7 +250,8 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, on_exit: OnExit) {
         tasks: tasks.clone(),
     };
     tasks.spawn(driver.run());
-    let keeper = Keeper { inner: Arc::clone(inner), asked: ends.keep, agreed: ends.agreed, found: None };
+    let keeper =
+        Keeper { inner: Arc::clone(inner), storage, asked: ends.keep, agreed: ends.agreed, found: None };
     tasks.spawn(keeper.run());
     tasks.spawn(lead::follow(Arc::clone(inner)));
     tasks.spawn(blobs::tend(Arc::clone(inner)));

@@ -7,12 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use matins_core::time::{BootTime, Millis};
 
-use super::clock::boot_time;
+use crate::system::{self, boot_time};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Why a node ends itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl Exit {
     }
 }
 
-/// What is done when a node must end. The default, [`exit_process`], never returns; tests note it instead.
+/// What is done when a node must end. [`exit_process`] in a real node; tests note it instead.
 pub type OnExit = Arc<dyn Fn(&Exit) + Send + Sync>;
 
 /// Says why on stderr and ends the process, without waiting for anything.
@@ -42,7 +44,7 @@ pub fn exit_process(exit: &Exit) {
     let (Exit::GaveUpLead(reason) | Exit::Fault(reason)) = exit;
     // If stderr is gone too there is nobody left to tell.
     drop(writeln!(std::io::stderr(), "matins: this node stops: {reason}"));
-    std::process::exit(exit.code());
+    system::exit(exit.code());
 }
 
 /// What the watchdog looks at. Written by the tasks of a leader, each without waiting.
@@ -123,16 +125,16 @@ impl Watch {
 /// Starts the thread. It ends with `Watch::stop`, or after it has called `on_exit`.
 pub(crate) fn start(watch: Arc<Watch>, patience: Duration, on_exit: OnExit) -> std::io::Result<()> {
     let patience = Millis(patience.as_millis() as u64);
-    let look = move || {
-        while !watch.stopped.load(Ordering::Acquire) {
-            if let Some(reason) = watch.verdict(boot_time(), patience) {
-                on_exit(&Exit::GaveUpLead(reason));
-                return;
-            }
-            thread::sleep(Duration::from_millis(100));
+    system::keep_watch("watchdog", LOOK_EVERY, move || {
+        if watch.stopped.load(Ordering::Acquire) {
+            return false;
         }
-    };
-    thread::Builder::new().name("watchdog".into()).spawn(look).map(drop)
+        let reason = watch.verdict(boot_time(), patience);
+        if let Some(reason) = &reason {
+            on_exit(&Exit::GaveUpLead(reason.clone()));
+        }
+        reason.is_none()
+    })
 }
 
 #[cfg(test)]

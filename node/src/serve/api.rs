@@ -13,11 +13,13 @@ use matins_core::time::Timestamp;
 use matins_core::{Answer, Refusal, State};
 use matins_proto::v1::error::Reason;
 use matins_proto::v1::{Committed, ReadAt};
+use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Answered, Cluster, History, LogSource, Unanswered};
 use super::error::ApiError;
 use super::recent::Recent;
+use crate::system;
 
 /// A command or read that has no answer by then has none.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -255,7 +257,7 @@ fn not_initialised() -> ApiError {
 
 /// A request id that nobody else draws.
 pub(crate) fn drawn_id() -> RequestId {
-    format!("node-{:032x}", rand::random::<u128>()).parse().expect("it is printable and short")
+    format!("node-{:032x}", system::random().random::<u128>()).parse().expect("it is printable and short")
 }
 
 /// An instant on the wire.

@@ -30,8 +30,6 @@ use matins_proto::v1::pools_server::PoolsServer;
 use matins_proto::v1::runs_server::RunsServer;
 use matins_proto::v1::schedules_server::SchedulesServer;
 use matins_proto::v1::workflows_server::WorkflowsServer;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -46,10 +44,12 @@ use service::{
     WorkflowsService,
 };
 
+use crate::system::{Listener, incoming};
+
 /// What the public port stands on, and what bounds it.
 pub struct Door {
     /// Where clients connect.
-    pub listener: TcpListener,
+    pub listener: Listener,
     /// Consensus.
     pub cluster: Arc<dyn Cluster>,
     /// Finished runs.
@@ -146,7 +146,7 @@ pub async fn serve(door: Door) -> Result<(), ServeError> {
         .add_service(bounded!(PoolsServer, PoolsService(api.clone())))
         .add_service(bounded!(LogsServer, LogsService(api.clone())))
         .add_service(bounded!(ClusterServer, ClusterService::new(api)))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping.clone().cancelled_owned())
+        .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned())
         .await;
     stopping.cancel();
     // It only follows states and ends by the same token; a panic in it was logged when it happened.

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use matins_core::State;
 use matins_core::id::LogIndex;
 use matins_core::time::{BootTime, Millis, Timestamp};
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::system::boot_time;
 
 /// States are kept this far apart, so that a busy cluster does not fill the ring in a moment.
 const APART: Millis = Millis(100);
@@ -62,11 +63,6 @@ impl Recent {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.risen.map(|(at, now)| if now == Timestamp::ZERO { now } else { now + boot_time().since(at) })
     }
-}
-
-fn boot_time() -> BootTime {
-    let time = clock_gettime(ClockId::Boottime);
-    BootTime(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
 
 #[cfg(test)]

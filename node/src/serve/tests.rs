@@ -21,7 +21,6 @@ use matins_proto::v1::{
     InitClusterRequest, ListExecutorsRequest, ListPoolsRequest, ListWorkflowsRequest, Run, SetPoolRequest,
     Source, StartRunRequest,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -48,7 +47,7 @@ impl World {
 
     /// A node that waits.
     pub(super) async fn empty() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = crate::system::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let alone = Arc::new(Alone::default());
         let stopping = CancellationToken::new();

@@ -156,7 +156,11 @@ impl Blobs {
             let why = format!("{len} bytes have the digest {found}");
             return Err(StoreError::BadTransfer { what: format!("blob {digest}"), why });
         }
-        file.sync().map_err(StoreError::io("sync", &path))?;
+        if let Err(error) = file.sync() {
+            // The pages count as clean now: the next sync would say yes to bytes that never reach the disk.
+            self.abandon_receive(digest)?;
+            return Err(StoreError::io("sync", &path)(error));
+        }
         self.publish(&path, *digest, len)
     }
 
@@ -258,7 +262,7 @@ fn hash_file(file: &dyn File, path: &Path) -> Result<(Digest, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::MemoryDisk;
+    use super::super::files::{MemoryDisk, SyncsFail};
     use super::*;
 
     const DIR: &str = "/data/blobs";
@@ -308,6 +312,22 @@ mod tests {
         assert!(matches!(blobs.finish_receive(&other), Err(StoreError::BadTransfer { .. })));
         assert_eq!(blobs.received(&other).unwrap(), 0, "what was wrong is not built upon");
         assert_eq!((blobs.has(&other), blobs.total_bytes()), (false, 11));
+    }
+
+    #[test]
+    fn what_a_failed_sync_lost_is_not_taken_for_received() {
+        let disk = MemoryDisk::new();
+        let blobs = open(&disk);
+        let digest = Digest::of(b"hello");
+        blobs.receive(&digest, 0, b"hello").unwrap();
+        disk.fail_syncs(SyncsFail::Always);
+        assert!(blobs.finish_receive(&digest).is_err());
+        disk.fail_syncs(SyncsFail::Never);
+        assert_eq!(blobs.received(&digest).unwrap(), 0, "its bytes are asked for again");
+        blobs.receive(&digest, 0, b"hello").unwrap();
+        blobs.finish_receive(&digest).unwrap();
+        disk.crash(1);
+        assert_eq!(open(&disk).get(&digest).unwrap().as_deref(), Some(&b"hello"[..]));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use matins_core::mutation::{Mutation, planted};
+
 use super::files::{Files, Open};
 use super::{Result, StoreError};
 
@@ -50,7 +52,7 @@ pub(crate) fn load(files: &dyn Files, path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// Replaces a file by `bytes`, durably and as a whole.
 pub(crate) fn replace(files: &dyn Files, path: &Path, bytes: &[u8]) -> Result<()> {
-    let temp = temp_of(path);
+    let temp = if planted(Mutation::VoteWrittenInPlace) { path.into() } else { temp_of(path) };
     let file = files.open(&temp, Open::Truncated).map_err(StoreError::io("create", &temp))?;
     file.write_at(bytes, 0).map_err(StoreError::io("write", &temp))?;
     file.sync().map_err(StoreError::io("sync", &temp))?;

@@ -18,6 +18,8 @@ const FORMAT: u32 = 1;
 const MARKER: &str = "matins.json";
 const LOCK: &str = "matins.lock";
 const PROBE: &str = "matins.probe";
+/// The field of the marker's file that has the checksum of the others.
+const CHECKSUM: &str = "checksum";
 
 /// What a data directory says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,9 +224,7 @@ impl DataDir {
         let mut held = self.lock();
         let mut marker = held.clone();
         change(&mut marker);
-        let mut bytes = serde_json::to_vec_pretty(&marker).expect("plain fields always encode");
-        bytes.push(b'\n');
-        checked::replace(&*self.files, &self.root.join(MARKER), &bytes)?;
+        checked::replace(&*self.files, &self.root.join(MARKER), &encode(&marker))?;
         *held = marker;
         Ok(())
     }
@@ -247,15 +247,34 @@ fn is_empty(files: &dyn Files, root: &Path) -> Result<bool, StoreError> {
     Ok(names.iter().all(|name| name == LOCK || name == PROBE || name == "matins.tmp"))
 }
 
+/// The marker as text, and a checksum of its fields: one digit that the disk changed would make this another node.
+fn encode(marker: &Marker) -> Vec<u8> {
+    let mut value = serde_json::to_value(marker).expect("plain fields always encode");
+    value[CHECKSUM] = checksum(&value).into();
+    let mut bytes = serde_json::to_vec_pretty(&value).expect("plain fields always encode");
+    bytes.push(b'\n');
+    bytes
+}
+
 fn parse(path: &Path, bytes: &[u8]) -> Result<Marker, StoreError> {
     // The format first: a newer one may have fields that this release does not know.
-    let value: serde_json::Value =
+    let mut value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| StoreError::corrupt(path, 0, error.to_string()))?;
     let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
     if found > FORMAT {
         return Err(StoreError::Newer { path: path.into(), found, known: FORMAT });
     }
+    // One without a checksum was changed by a person, who takes that line out.
+    let noted = value.as_object_mut().and_then(|fields| fields.remove(CHECKSUM));
+    if noted.is_some_and(|noted| noted != checksum(&value)) {
+        return Err(StoreError::corrupt(path, 0, "its checksum does not match"));
+    }
     serde_json::from_value(value).map_err(|error| StoreError::corrupt(path, 0, error.to_string()))
+}
+
+/// Of the fields, whatever the space between them.
+fn checksum(fields: &serde_json::Value) -> String {
+    format!("{:08x}", crc32fast::hash(fields.to_string().as_bytes()))
 }
 
 fn check(root: &Path, marker: &Marker, expected: &Expected) -> Result<(), MarkerError> {
@@ -313,6 +332,32 @@ mod tests {
             "data directory `/data` has feature level 1, this release knows up to 0"
         );
         open(&disk, Expected { node: Some(NodeId(7)), cluster: Some(ClusterId(5)), level_max: 1 }).unwrap();
+    }
+
+    /// STYLE 40: what lies on disk is fixed.
+    #[test]
+    fn the_file_of_a_marker_is_fixed() {
+        let marker =
+            Marker { format: FORMAT, node: NodeId(7), cluster: Some(ClusterId(5)), level: 1, stopped: None };
+        let text = String::from_utf8(encode(&marker)).unwrap();
+        assert_eq!(text, include_str!("marker.golden.json"));
+        assert_eq!(parse(Path::new(MARKER), text.as_bytes()).unwrap(), marker);
+    }
+
+    #[test]
+    fn no_damaged_bit_makes_it_another_nodes_directory() {
+        let marker =
+            Marker { format: FORMAT, node: NodeId(7), cluster: Some(ClusterId(5)), level: 1, stopped: None };
+        let bytes = encode(&marker);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let parsed = parse(Path::new(MARKER), &damaged);
+            assert!(
+                parsed.is_err() || parsed.as_ref().is_ok_and(|parsed| *parsed == marker),
+                "bit {bit}: {parsed:?}"
+            );
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use matins_core::mutation::{Mutation, planted};
 use serde::{Deserialize, Serialize};
 
 use super::files::Files;
@@ -48,8 +49,9 @@ impl VoteFile {
     /// The vote to start with: a vote for `own_node` itself comes back uncommitted, so that a restarted leader must
     /// be elected again before it may answer with a read index that may be old (PROTOCOL 2.2).
     pub fn load_for_start(&self, own_node: u64) -> Result<Option<VoteRecord>> {
-        let clear_own =
-            |vote: VoteRecord| VoteRecord { committed: vote.committed && vote.node != own_node, ..vote };
+        let is_kept =
+            |vote: &VoteRecord| vote.node != own_node || planted(Mutation::RestartedLeaderSkipsElection);
+        let clear_own = |vote: VoteRecord| VoteRecord { committed: vote.committed && is_kept(&vote), ..vote };
         Ok(self.load()?.map(clear_own))
     }
 }

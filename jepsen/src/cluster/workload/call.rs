@@ -9,8 +9,8 @@ use super::{Site, Trouble};
 /// A call of the verb `task`. Texts may hold templates of the language.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
-    /// Milliseconds, or a template for them.
-    pub(crate) hold: String,
+    /// Milliseconds.
+    pub(crate) hold: u64,
     /// Name of the lock file.
     pub(crate) lock: Option<String>,
     /// Name of the register.
@@ -25,8 +25,8 @@ pub(crate) struct Call {
 
 impl Call {
     /// One that holds so long, in milliseconds.
-    pub(crate) fn hold(millis: impl ToString) -> Self {
-        Self { hold: millis.to_string(), ..Self::default() }
+    pub(crate) fn hold(millis: u64) -> Self {
+        Self { hold: millis, ..Self::default() }
     }
 
     /// The value of a task's `run`, as YAML that is also JSON.
@@ -35,8 +35,8 @@ impl Call {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let mut argv =
             vec![text(program), "task".into(), "--records".into(), text(site.record_file(workload))];
-        if !self.hold.is_empty() {
-            argv.extend(["--hold".into(), self.hold.clone()]);
+        if self.hold > 0 {
+            argv.extend(["--hold".into(), self.hold.to_string()]);
         }
         for (flag, file) in [("--lock", &self.lock), ("--register", &self.register)] {
             if let Some(file) = file {

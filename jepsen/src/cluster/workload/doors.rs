@@ -53,11 +53,6 @@ impl Doors {
         Ok(Self { all: client(&site.endpoints, PATIENT)?, each: each? })
     }
 
-    /// How many nodes there are.
-    pub(crate) fn nodes(&self) -> usize {
-        self.each.len()
-    }
-
     /// A node drawn at random.
     pub(crate) fn any(&self, random: &mut StdRng) -> usize {
         random.random_range(0..self.each.len())
@@ -69,15 +64,24 @@ impl Doors {
         answer.map_err(|error| Trouble(format!("{}: {error}", C::PATH)))
     }
 
+    /// Asks all nodes in turn, for longer than any recovery takes.
+    pub(crate) async fn patiently<C: Call>(&self, ask: C) -> Result<Heard<C::Answer>, Trouble> {
+        heard(self.all.call(ask).await)
+    }
+
     /// Asks one node for a short time.
     pub(crate) async fn at<C: Call>(&self, node: usize, ask: C) -> Result<Heard<C::Answer>, Trouble> {
-        match self.each[node].call(ask).await {
-            Ok(answer) => Ok(Heard::Done(answer)),
-            Err(ClientError::Answered(answered)) => Ok(Heard::Refused(answered)),
-            Err(ClientError::NoAnswer { .. }) => Ok(Heard::Maybe),
-            Err(error @ (ClientError::Endpoint { .. } | ClientError::BadAnswer { .. })) => {
-                Err(Trouble(format!("{}: {error}", C::PATH)))
-            }
+        heard(self.each[node].call(ask).await)
+    }
+}
+
+fn heard<T>(answer: Result<T, ClientError>) -> Result<Heard<T>, Trouble> {
+    match answer {
+        Ok(answer) => Ok(Heard::Done(answer)),
+        Err(ClientError::Answered(answered)) => Ok(Heard::Refused(answered)),
+        Err(ClientError::NoAnswer { .. }) => Ok(Heard::Maybe),
+        Err(error @ (ClientError::Endpoint { .. } | ClientError::BadAnswer { .. })) => {
+            Err(Trouble(error.to_string()))
         }
     }
 }

@@ -5,6 +5,7 @@
 //! which two may live at the same time (PROTOCOL 5.10). Start at [`Register`]; [`broken`] is the checker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -56,9 +57,10 @@ impl Workload for Register {
         let mut text = String::new();
         for register in 0..REGISTERS {
             let call = Call { register: Some(format!("{register}")), is_stubborn: true, ..Call::hold(1_200) };
-            text += &format!(
+            let _ = writeln!(
+                text,
                 "---\nworkflow: writer-{register}\nconcurrency: {{ max_active_runs: 1, on_full: queue }}\n\
-                 tasks:\n  write: {{ retry: {{ limit: 20, delay: 100ms }}, run: {} }}\n",
+                 tasks:\n  write: {{ retry: {{ limit: 20, delay: 100ms }}, run: {} }}",
                 call.run(site, NAME)?
             );
         }
@@ -160,7 +162,7 @@ pub(crate) fn broken(history: &History) -> Vec<String> {
             Event::Accepted(_) => match writes.get_mut(&line.fence) {
                 Some(left @ 1..) => *left -= 1,
                 Some(_) | None => {
-                    broken.push(format!("fence {} was told of a write that is not there", line.fence))
+                    broken.push(format!("fence {} was told of a write that is not there", line.fence));
                 }
             },
             Event::Rejected(_) | Event::Start | Event::Alive | Event::End(_) | Event::Held => {}

@@ -63,21 +63,16 @@ fn work(arguments: &Arguments) -> io::Result<i32> {
     let mut records = File::options().create(true).append(true).open(&arguments.records)?;
     let mut note = |event| append(&mut records, &Line { event, at: boot_time(), ..line.clone() });
     // Held until the process is gone, however it goes: so a process that is still there cannot be overlooked.
-    let _lock = match &arguments.lock {
-        Some(path) => {
-            let file = File::options().create(true).append(true).open(path)?;
-            let is_free = try_lock(&file)?;
-            note(Event::Start)?;
-            if !is_free {
-                note(Event::Held)?;
-            }
-            Some(file)
-        }
-        None => {
-            note(Event::Start)?;
-            None
-        }
-    };
+    let lock = arguments
+        .lock
+        .as_ref()
+        .map(|path| File::options().create(true).append(true).open(path))
+        .transpose()?;
+    let is_free = lock.as_ref().map_or(Ok(true), try_lock)?;
+    note(Event::Start)?;
+    if !is_free {
+        note(Event::Held)?;
+    }
     let until = Instant::now() + Duration::from_millis(arguments.hold);
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         if let Some(register) = &arguments.register {

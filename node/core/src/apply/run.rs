@@ -10,7 +10,7 @@ use crate::id::{Digest, RunId, ScheduleId, ScheduleName, TaskId, VersionNumber, 
 use crate::ir::OnFull;
 use crate::state::{PastOutcome, PastRow, RunOrigin, RunRow, RunState, State, TaskRow, TaskState, WorkKey};
 
-use super::{Applied, Step};
+use super::{Applied, Step, conflict};
 
 /// A run that is about to be made.
 pub(super) struct NewRun {
@@ -133,12 +133,13 @@ impl Step<'_> {
     /// A person who starts a run of a workflow that skips when full is told so, rather than left without a run.
     fn check_gate_by_hand(&self, workflow: &WorkflowName) -> Result<(), Refusal> {
         match self.state.gate_of(workflow) {
-            Some((max, OnFull::Skip)) if self.state.is_gate_full(workflow) => Err(Refusal::Limit {
-                limit: alloc::format!("max_active_runs of {workflow} (on_full: skip)"),
-                value: u64::from(max),
-                asked: u64::from(max) + 1,
-                hint: "wait for an active run, cancel one, or raise max_active_runs".into(),
-            }),
+            // A conflict and not a lack of room: it is the workflow's own rule, and an answer that is kept, so that a
+            // repeat under the same request id cannot make the run after all (PROTOCOL 4.6).
+            Some((max, OnFull::Skip)) if self.state.is_gate_full(workflow) => Err(conflict(
+                Thing::Workflow(workflow.clone()),
+                alloc::format!("its max_active_runs, {max}, are active, and on_full is skip"),
+                "wait for an active run, cancel one, or raise max_active_runs",
+            )),
             Some((_, OnFull::Skip | OnFull::Queue | OnFull::CancelRunning)) | None => Ok(()),
         }
     }
@@ -377,8 +378,7 @@ impl Step<'_> {
                 continue;
             }
             let state = self.state.tasks.get(&TaskId { run, task: number, item: None }).map(|row| &row.state);
-            let is_good = matches!(state, Some(TaskState::Success | TaskState::Skipped(_)));
-            outcomes.insert(spec.name.clone(), if is_good { PastOutcome::Good } else { PastOutcome::Bad });
+            outcomes.insert(spec.name.clone(), state.map_or(PastOutcome::Bad, PastOutcome::of));
         }
         outcomes
     }

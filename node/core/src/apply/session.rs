@@ -7,6 +7,7 @@ use crate::answer::{Answer, Refusal, Stale, Thing};
 use crate::command::{OpenSession, StopHow};
 use crate::effect::Effect;
 use crate::id::{ExecutorId, Fence, SessionNumber};
+use crate::mutation::{Mutation, planted};
 use crate::state::{AttemptOutcome, AttemptState, ExecutorRow, LostReason, SessionRow};
 use crate::time::Millis;
 
@@ -16,7 +17,9 @@ impl Step<'_> {
     /// An executor comes, or comes back. What it holds is bound to its new session if it is the same incarnation.
     pub(super) fn open_session(&mut self, open: OpenSession) -> Applied {
         let known = self.state.executors.get(&open.executor).cloned();
-        if let Some(last) = known.as_ref().map(|row| row.session).filter(|last| open.session <= *last) {
+        let is_lower =
+            |last: &SessionNumber| open.session <= *last && !planted(Mutation::SessionNumberNotChecked);
+        if let Some(last) = known.as_ref().map(|row| row.session).filter(is_lower) {
             return Err(Refusal::Stale(Stale::Session(last)));
         }
         let terms = self.state.cluster.settings.lease;
@@ -66,7 +69,8 @@ impl Step<'_> {
     fn older_sessions(&self, open: &OpenSession) -> Vec<SessionNumber> {
         let all = (open.executor, SessionNumber(0))..(open.executor, open.session);
         let same = self.state.sessions.range(all);
-        let same = same.filter(|(_, row)| row.boot == open.boot && row.journal == open.journal);
+        let is_same = |row: &SessionRow| row.boot == open.boot && row.journal == open.journal;
+        let same = same.filter(|(_, row)| is_same(row) || planted(Mutation::ChangedIdIsProofOfDeath));
         same.map(|((_, session), _)| *session).collect()
     }
 

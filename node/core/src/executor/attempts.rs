@@ -9,7 +9,7 @@ use crate::supervisor::Held;
 use crate::time::BootTime;
 
 /// What an executor finds of an attempt in its journal when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Journaled {
     /// A start; whether it runs, only a supervisor knows.
     Started,
@@ -20,7 +20,7 @@ pub enum Journaled {
 }
 
 /// Where one attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Attempt {
     /// Journaled; no supervisor has said yet that it runs.
     Starting,
@@ -32,7 +32,7 @@ pub(super) enum Attempt {
     Reported { sent: Option<BootTime> },
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Attempts {
     held: BTreeMap<Fence, Attempt>,
     /// Not named by a supervisor since the last announcement; the lists take them out one by one.

@@ -8,11 +8,11 @@ use crate::supervisor::Held;
 use crate::time::{BootTime, Millis};
 
 /// Names one supervisor of this executor, in the order in which they were started; the newest takes new tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SupervisorId(pub u32);
 
 /// What a supervisor said of a fence besides its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SpawnAnswer {
     /// The first process was made.
     Started,
@@ -23,7 +23,7 @@ pub enum SpawnAnswer {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A stream to a leader is open.
     StreamOpened,
@@ -105,7 +105,7 @@ pub enum Event {
 }
 
 /// How an attempt is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StopHow {
     /// TERM, then KILL after the grace of its job: cancel and timeout.
     Graceful,

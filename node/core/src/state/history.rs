@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::TaskState;
 use crate::id::{Digest, ExecutorId, NodeId, RunId, TaskName};
 use crate::time::Timestamp;
 
@@ -83,4 +84,24 @@ pub enum PastOutcome {
     Good,
     /// Anything else: they wait for a repair.
     Bad,
+}
+
+impl PastOutcome {
+    /// What a task's state means for the same task of later runs (LANGUAGE 1.25).
+    pub const fn of(state: &TaskState) -> Self {
+        match state {
+            TaskState::Success | TaskState::Skipped(_) => Self::Good,
+            TaskState::Waiting
+            | TaskState::WaitingForPast { .. }
+            | TaskState::Deciding
+            | TaskState::Queued
+            | TaskState::Expanded
+            | TaskState::Running { .. }
+            | TaskState::Stopping { .. }
+            | TaskState::Retrying { .. }
+            | TaskState::Failed(_)
+            | TaskState::UpstreamFailed
+            | TaskState::Cancelled => Self::Bad,
+        }
+    }
 }

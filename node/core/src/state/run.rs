@@ -278,7 +278,7 @@ pub enum WhyFailed {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AttemptOutcome {
     /// Exit code 0, and a readable output file.
     Success,
@@ -316,7 +316,7 @@ impl fmt::Display for AttemptOutcome {
 }
 
 /// How an attempt was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LostReason {
     /// The session ended without a renewal.
     Expired,
@@ -329,7 +329,7 @@ pub enum LostReason {
 }
 
 /// What a task gives to those that need it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Output {
     /// A JSON object of at most 64 KiB.
     Inline(Arc<str>),

@@ -49,7 +49,7 @@ impl Default for Settings {
 /// What a session is worth (PROTOCOL 5.3). A session keeps the terms that it was opened under.
 ///
 /// What follows from them is computed in [`lease`](crate::lease).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseTerms {
     /// L: how long a renewal lasts.
     pub length: Millis,

@@ -1,26 +1,26 @@
 //! A cluster for scripts: a state, and words for commands and effects.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 
 use goldenscript::{Argument, Command as Line};
 use matins_core::command::{
-    Apply, ApplyWorkflow, BackfillSlice, Command, CreateBackfill, Decide, DecideOutcome, Decision, Entry,
-    Finish, Fire, OpenSession, Proposal, Readings, Request, Retry, RetryScope, Start, StopHow, Tick,
+    Apply, ApplyWorkflow, BackfillSlice, Command, Decide, DecideOutcome, Decision, Entry, Finish, Fire,
+    Proposal, Readings, Request, Retry, RetryScope, Start, StopHow, Tick,
 };
-use matins_core::id::{
-    Fence, JournalId, Leadership, LogIndex, NodeId, RunId, ScheduleId, SessionNumber, TaskId,
-};
-use matins_core::state::{
-    AttemptOutcome, LogPlace, Reprocess, RunOrigin, Settings, SkipReason, TaskState, TimerKey,
-};
+use matins_core::id::{Fence, Leadership, LogIndex, NodeId, RunId, ScheduleId, SessionNumber, TaskId};
+use matins_core::state::{AttemptOutcome, RunOrigin, Settings, TaskState, TimerKey};
 use matins_core::time::{Millis, Timestamp};
 use matins_core::{Answer, Effect, Outcome, Refusal, State, Thing, apply};
 
+#[allow(dead_code, reason = "only the random sequences draw")]
+pub(crate) mod arbitrary;
+mod args;
 mod definition;
 mod words;
 
+pub(crate) use args::Args;
+use args::{create_backfill, logs, node, open_session, schedule, seconds, skip_decision};
 pub(crate) use definition::workflow_of;
 
 pub(crate) type Fault = Box<dyn Error>;
@@ -29,12 +29,24 @@ pub(crate) type Fault = Box<dyn Error>;
 pub(crate) struct Script {
     pub state: State,
     at: Timestamp,
+    /// What the log holds, from the first entry on.
+    #[allow(dead_code, reason = "only the random sequences look back")]
+    pub log: Vec<Vec<u8>>,
+}
+
+/// Whether a command comes from the leader.
+#[allow(dead_code, reason = "only the random sequences choose")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Leads {
+    Now,
+    Never,
 }
 
 impl Script {
     /// A cluster that was founded at second 1000 under node-1.
     pub(crate) fn founded() -> Self {
-        let mut script = Self { state: State::default(), at: Timestamp::from_millis(1_000_000) };
+        let mut script =
+            Self { state: State::default(), at: Timestamp::from_millis(1_000_000), log: Vec::new() };
         let ready = script.ready(1);
         script.enter(ready, None).expect("the first leader is ready");
         script.enter(Command::Init { cluster: 7, settings: Settings::default() }, None).expect("founded");
@@ -68,6 +80,32 @@ impl Script {
             .map(|id| Request { id: id.parse().expect("an id"), not_after: self.at + Millis::from_mins(10) });
         self.enter(command, request)?;
         Ok(())
+    }
+
+    /// A command that nobody spelled out, at any time that it claims.
+    #[allow(dead_code, reason = "only the random sequences ask for anything at all")]
+    pub(crate) fn ask(
+        &mut self,
+        command: Command,
+        at: Option<Timestamp>,
+        leads: Leads,
+    ) -> Result<Outcome, Fault> {
+        let honest = self.at;
+        self.at = at.unwrap_or(honest);
+        let newest = self.state.cluster.leader.as_ref().map(|leader| leader.leadership);
+        let leadership = match leads {
+            Leads::Now => newest,
+            Leads::Never => None,
+        };
+        let done = self.enter_under(command, None, leadership);
+        self.at = honest.max(self.state.now);
+        done.map(|(outcome, _)| outcome)
+    }
+
+    /// What time it is for the next line.
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// `-30` and `+60` are seconds before and after now; `%fence3`, `%run3` and `%deciding3` the fourth of those there
@@ -128,6 +166,7 @@ impl Script {
         let entry = Entry { level: 1, at: self.at, proposals: vec![proposal] };
         let index = LogIndex(self.state.index.0 + 1);
         let before = self.state.clone();
+        self.log.push(entry.encode());
         let outcome = apply(&mut self.state, index, entry.clone());
         self.hold_invariants(&before, &entry, &outcome)?;
         let text = words::outcome(&self.state, &outcome);
@@ -472,138 +511,4 @@ impl goldenscript::Runner for Script {
         let leadership = leadership.map_or(Ok(newest), |text| text.parse().map(Leadership).map(Some))?;
         Ok(self.enter_under(command, request.transpose()?, leadership)?.1)
     }
-}
-
-/// The arguments of a line: words, and `key=value`.
-pub(crate) struct Args {
-    words: Vec<String>,
-    keys: BTreeMap<String, String>,
-}
-
-impl Args {
-    pub(crate) fn of(line: &Line) -> Self {
-        let (mut words, mut keys) = (Vec::new(), BTreeMap::new());
-        for arg in &line.args {
-            match arg.clone() {
-                Argument::KeyValue(key, value) => {
-                    keys.insert(key, value);
-                }
-                word => words.push(word.to_string()),
-            }
-        }
-        Self { words, keys }
-    }
-
-    fn from_words(all: impl Iterator<Item = String>) -> Self {
-        let (mut words, mut keys) = (Vec::new(), BTreeMap::new());
-        for word in all {
-            match word.split_once('=') {
-                Some((key, value)) => {
-                    keys.insert(key.to_owned(), value.to_owned());
-                }
-                None => words.push(word),
-            }
-        }
-        Self { words, keys }
-    }
-
-    pub(crate) fn key(&mut self, name: &str) -> Option<String> {
-        self.keys.remove(name)
-    }
-
-    pub(crate) fn number(&mut self, name: &str) -> Result<Option<u64>, Fault> {
-        Ok(self.key(name).map(|text| text.parse()).transpose()?)
-    }
-
-    pub(crate) fn need(&mut self) -> Result<String, Fault> {
-        if self.words.is_empty() { Err("a word is missing".into()) } else { Ok(self.words.remove(0)) }
-    }
-
-    pub(crate) fn rest(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.words)
-    }
-
-    pub(crate) fn end(self) -> Result<(), Fault> {
-        if self.words.is_empty() && self.keys.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("not understood: {:?} {:?}", self.words, self.keys).into())
-        }
-    }
-}
-
-fn seconds(text: &str) -> Result<Timestamp, Fault> {
-    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no time"))?;
-    Ok(Timestamp::from_millis((seconds * 1000.0).round() as i64))
-}
-
-fn node(text: &str) -> Result<NodeId, Fault> {
-    Ok(text.parse()?)
-}
-
-/// `w@s` is schedule `s` of workflow `test/w`.
-fn schedule(text: &str) -> Result<ScheduleId, Fault> {
-    let (workflow, schedule) = text.split_once('@').ok_or("a schedule is written w@s")?;
-    Ok(ScheduleId { workflow: format!("test/{workflow}").parse()?, schedule: schedule.parse()? })
-}
-
-fn open_session(args: &mut Args) -> Result<Command, Fault> {
-    let executor = node(&args.need()?)?;
-    let session = SessionNumber(args.need()?.parse()?);
-    let held = args.key("held").unwrap_or_default();
-    let held = held.split('/').filter(|text| !text.is_empty()).map(|text| text.parse().map(Fence));
-    let labels = args.key("labels").unwrap_or_default();
-    let labels = labels.split('/').filter_map(|label| label.split_once('@'));
-    Ok(Command::OpenSession(OpenSession {
-        executor,
-        session,
-        boot: args.key("boot").unwrap_or_else(|| "boot".into()),
-        journal: JournalId(args.number("journal")?.unwrap_or(1)),
-        held: held.collect::<Result<_, _>>()?,
-        name: executor.to_string(),
-        slots: u32::try_from(args.number("slots")?.unwrap_or(2))?,
-        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-    }))
-}
-
-fn create_backfill(args: &mut Args) -> Result<Command, Fault> {
-    let reprocess = match args.key("reprocess").as_deref() {
-        None | Some("missing") => Reprocess::Missing,
-        Some("failed") => Reprocess::Failed,
-        Some(_) => Reprocess::All,
-    };
-    Ok(Command::CreateBackfill(CreateBackfill {
-        schedule: schedule(&args.need()?)?,
-        from: seconds(&args.need()?)?,
-        to: seconds(&args.need()?)?,
-        reprocess,
-        active_max: u32::try_from(args.number("active")?.unwrap_or(1))?,
-        newest_first: args.key("newest_first").is_some(),
-        params: "{}".into(),
-    }))
-}
-
-fn skip_decision(text: &str) -> Result<Decision, Fault> {
-    let (range, reason) = text.split_once('@').ok_or("skip@FROM-TO@REASON")?;
-    let (from, to) = range.split_once('-').ok_or("skip@FROM-TO@REASON")?;
-    let reason = match reason {
-        "paused" => SkipReason::Paused,
-        "policy" => SkipReason::CatchupPolicy,
-        "window" => SkipReason::CatchupWindow,
-        _ => SkipReason::CatchupLimit,
-    };
-    Ok(Decision::Skip { from: seconds(from)?, to: seconds(to)?, count: 1, reason })
-}
-
-fn logs(args: &mut Args) -> Result<Vec<(Fence, LogPlace)>, Fault> {
-    let place = |text: &str| match text {
-        "lost" => LogPlace::Lost,
-        pack => LogPlace::Pack { digest: matins_core::id::Digest::of(pack.as_bytes()), offset: 0, bytes: 1 },
-    };
-    let logs = args.rest();
-    let logs = logs.iter().map(|text| {
-        let (fence, pack) = text.split_once('@').ok_or("logs FENCE@PACK")?;
-        Ok((Fence(fence.parse()?), place(pack)))
-    });
-    logs.collect()
 }

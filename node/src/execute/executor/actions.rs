@@ -10,9 +10,9 @@ use matins_proto::v1;
 use matins_proto::v1::executor_message::Message;
 
 use super::{Driver, Finished, fetch};
-use crate::execute::log::wall_clock;
 use crate::execute::supervisor::wire::ToSupervisor;
 use crate::execute::{collect, prepare};
+use crate::system::wall_time;
 
 impl Driver<'_> {
     /// Does one thing. An error ends the incarnation: the next one finds everything in files and lists.
@@ -75,7 +75,7 @@ impl Driver<'_> {
             Action::Renew(sequence) => Message::Renew(v1::Renew { sequence }),
             Action::Confirm(fence) => Message::StartConfirmed(v1::StartConfirmed { fence: fence.0 }),
             Action::Started(fence) => {
-                Message::Started(v1::Started { fence: fence.0, at: wall_clock().as_millis() })
+                Message::Started(v1::Started { fence: fence.0, at: wall_time().as_millis() })
             }
             Action::RefuseStart(fence, why) => Message::StartRefused(v1::StartRefused {
                 fence: fence.0,

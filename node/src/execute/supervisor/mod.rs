@@ -18,7 +18,7 @@ use matins_core::supervisor::{Action, Event, Exit, Machine, Refusal};
 use matins_core::time::{BootTime, Millis, Timestamp};
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 mod connections;
@@ -32,8 +32,8 @@ use self::connections::{Connections, From};
 use self::process::Process;
 use self::reactor::{Reactor, Source};
 use self::wire::{FromSupervisor, SpawnTask, Status, ToSupervisor};
-use super::clock::{boot_time, timespec};
-use super::log::{CHUNK_BYTES_MAX, Stream, wall_clock};
+use super::log::{CHUNK_BYTES_MAX, Stream};
+use crate::system::{boot_time, wall_time};
 
 /// The socket's name in the supervisor's folder.
 pub(crate) const SOCKET: &str = "socket";
@@ -282,7 +282,7 @@ impl Supervisor {
 
     fn spawn(&mut self, fence: Fence) {
         let Some(attempt) = self.attempts.get_mut(&fence) else { return };
-        attempt.started_at = wall_clock();
+        attempt.started_at = wall_time();
         let spawned = Process::spawn(fence, &attempt.task, self.cgroups.as_deref());
         let watched = spawned.and_then(|process| {
             watch_first(&process, fence, &self.reactor).inspect_err(|_| process.abandon())?;
@@ -378,7 +378,7 @@ impl Supervisor {
         let status = StatusFile {
             exit: exit.clone(),
             started_at: attempt.started_at,
-            ended_at: wall_clock(),
+            ended_at: wall_time(),
             log_bytes: attempt.log_bytes,
         };
         let text = serde_json::to_vec(&status).expect("a status is plain data");
@@ -432,4 +432,9 @@ fn watch_leftovers(process: &mut Process, members: &[Pid], fence: Fence, reactor
         }
     }
     watched
+}
+
+/// An instant as the kernel's timers take it.
+const fn timespec(at: BootTime) -> Timespec {
+    Timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 }
 }

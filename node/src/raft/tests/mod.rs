@@ -19,6 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::system::{boot_time, wall_time};
 
 mod leading;
 mod snapshots;
@@ -80,6 +81,7 @@ impl TestNode {
                 public_address: String::new(),
             },
             times: RaftTimes::default(),
+            storage: StorageConfig::default(),
             on_exit: Arc::new(move |exit| noted.lock().unwrap().push(exit.clone())),
         };
         let consensus = Consensus::start(config, Arc::new(MajorityClock::default())).await.unwrap();

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use bytes::Bytes;
+use matins_core::mutation::{Mutation, planted};
 
 use self::frame::{Head, Tag};
 use self::segment::Segment;
@@ -164,7 +165,10 @@ impl Log {
                 Err(undo) => self.stop(&mut writer, &format!("{error}, and cutting it failed: {undo}")),
             });
         }
-        if let Err(error) = write.file.sync() {
+        if !planted(Mutation::LogAcknowledgedBeforeSync)
+            && let Err(error) = write.file.sync()
+            && !planted(Mutation::SyncErrorIgnored)
+        {
             return Err(self.stop(&mut writer, &format!("fsync failed: {error}")));
         }
         let mut index = self.index.write().expect("no holder panics");

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use matins_core::mutation::{Mutation, planted};
+use rand::Rng as _;
 
 use super::super::files::{File, Files, Open};
 use super::super::{Position, Result, StoreError};
@@ -38,7 +40,7 @@ impl Segment {
     /// Makes an empty segment, durably.
     pub(super) fn create(files: &dyn Files, dir: &Path, first: u64) -> Result<Self> {
         let path = dir.join(file_name(first));
-        let salt = rand::random();
+        let salt = crate::system::random().random();
         let mut head = Vec::with_capacity(HEAD_BYTES as usize);
         head.extend_from_slice(MAGIC);
         head.extend_from_slice(&VERSION.to_le_bytes());
@@ -48,7 +50,9 @@ impl Segment {
         let file = files.open(&path, Open::Truncated).map_err(StoreError::io("create", &path))?;
         file.write_at(&head, 0).map_err(StoreError::io("write", &path))?;
         file.sync().map_err(StoreError::io("sync", &path))?;
-        files.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+        if !planted(Mutation::DirectoryNotSynced) {
+            files.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+        }
         Ok(Self::empty(path, file, salt, first))
     }
 
@@ -154,7 +158,7 @@ impl Segment {
             keep = self.end;
         }
         self.refuse_damage_in_the_middle(&bytes)?;
-        if keep < len {
+        if keep < len && !planted(Mutation::TornTailKept) {
             self.file.truncate(keep).map_err(StoreError::io("cut the torn tail of", &self.path))?;
         }
         // The last append may be in the cache only: of a process that was killed before its fsync, or whose fsync

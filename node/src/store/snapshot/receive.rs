@@ -71,7 +71,12 @@ impl SnapshotReceiver {
 
     /// Reads the whole back, makes it durable, and answers what [`super::Snapshots::publish`] takes.
     pub fn finish(self) -> Result<UnpublishedSnapshot> {
-        self.file.sync().map_err(StoreError::io("sync", &self.path))?;
+        if let Err(error) = self.file.sync() {
+            let path = self.path.clone();
+            // The pages count as clean now: the next sync would say yes to bytes that never reach the disk.
+            self.discard()?;
+            return Err(StoreError::io("sync", &path)(error));
+        }
         let scan = Scan::of_file(&*self.file, &self.path)?;
         if !scan.is_complete {
             let expected = scan.ends.len() as u64;

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 
-use super::super::files::MemoryDisk;
+use super::super::files::{MemoryDisk, SyncsFail};
 use super::*;
 
 const DIR: &str = "/data/snapshots";
@@ -87,6 +87,26 @@ fn a_damaged_snapshot_is_set_aside_and_the_one_before_it_is_loaded() {
     let snapshots = open(&disk).unwrap();
     assert_eq!(snapshots.newest().unwrap().meta(), &meta(10));
     assert_eq!(snapshots.damaged().unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_failed_sync_lost_is_not_taken_for_received() {
+    let (from, to) = (MemoryDisk::new(), MemoryDisk::new());
+    let sent = publish(&open(&from).unwrap(), 10, b"state").unwrap();
+    let receive = |snapshots: &Snapshots| {
+        let mut receiver = snapshots.receive(meta(10).last)?;
+        for number in receiver.next_piece()..sent.pieces() {
+            receiver.add(number, &sent.piece(number)?.expect("it has this piece"))?;
+        }
+        snapshots.publish(receiver.finish()?)
+    };
+    let snapshots = open(&to).unwrap();
+    to.fail_syncs(SyncsFail::Always);
+    assert!(receive(&snapshots).is_err());
+    to.fail_syncs(SyncsFail::Never);
+    receive(&snapshots).unwrap();
+    to.crash(1);
+    assert_eq!(read(&open(&to).unwrap().newest().expect("it was published")), b"state");
 }
 
 #[test]

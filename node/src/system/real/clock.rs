@@ -1,0 +1,33 @@
+//! The two clocks of this machine.
+
+use matins_core::time::{BootTime, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The boot-time clock of this machine: it counts suspend and is never set. All deadlines are readings of it
+/// (PROTOCOL 5.3).
+pub fn boot_time() -> BootTime {
+    let now = clock_gettime(ClockId::Boottime);
+    BootTime(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// The wall clock of this machine. Only readings for the leader, and the times in logs of tasks, are taken from it
+/// (PROTOCOL 1.1).
+pub fn wall_time() -> Timestamp {
+    let now = clock_gettime(ClockId::Realtime);
+    Timestamp::from_millis(now.tv_sec * 1_000 + now.tv_nsec / 1_000_000 + test_offset_millis())
+}
+
+/// How far tests have set this process's wall clock off: the number in the file that `MATINS_TEST_WALL_CLOCK` names.
+/// Only builds for development look.
+#[cfg(debug_assertions)]
+fn test_offset_millis() -> i64 {
+    static FILE: std::sync::OnceLock<Option<std::path::PathBuf>> = std::sync::OnceLock::new();
+    let file = FILE.get_or_init(|| std::env::var_os("MATINS_TEST_WALL_CLOCK").map(Into::into));
+    let text = file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(not(debug_assertions))]
+const fn test_offset_millis() -> i64 {
+    0
+}

@@ -1,0 +1,56 @@
+//! Threads, random numbers, disk and end of this process.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinError;
+
+use crate::store::files::{Disk, Files};
+
+/// Runs a call that waits for the disk, or is long, where it holds up nobody else. It runs to its end even if nobody waits
+/// for it any more.
+pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(call).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is being shut down, and with it whoever waits here.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+/// Waits for something where nothing can be awaited; this thread is given up for the time. Needs a runtime of several
+/// threads. `None` if it cannot be waited for.
+pub fn wait_here<T>(wait: impl Future<Output = T>) -> Option<T> {
+    Some(tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(wait)))
+}
+
+/// Looks again and again, with `every` between, until `look` answers `false`: in a thread that needs nothing else.
+pub fn keep_watch(
+    name: &str,
+    every: Duration,
+    mut look: impl FnMut() -> bool + Send + 'static,
+) -> io::Result<()> {
+    let look = move || {
+        while look() {
+            std::thread::sleep(every);
+        }
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(look).map(drop)
+}
+
+/// A source of random numbers.
+pub fn random() -> impl rand::Rng {
+    rand::rng()
+}
+
+/// The disk that data directories are on.
+pub fn disk() -> Arc<dyn Files> {
+    Arc::new(Disk)
+}
+
+/// Ends this process at once.
+pub fn exit(code: i32) {
+    std::process::exit(code);
+}

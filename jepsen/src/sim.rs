@@ -65,7 +65,8 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     let mut report = Report::new("sim");
     let threads = arguments.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     let (next, stop) = (AtomicU64::new(arguments.from), AtomicBool::new(false));
-    let end = if arguments.hours.is_some() { u64::MAX } else { arguments.from.saturating_add(arguments.seeds) };
+    let end =
+        if arguments.hours.is_some() { u64::MAX } else { arguments.from.saturating_add(arguments.seeds) };
     let seconds_max = arguments.hours.map_or(u64::MAX, |hours| hours.saturating_mul(3_600));
     let total = Mutex::new((Counts::default(), None::<(u64, String)>));
     std::thread::scope(|scope| {

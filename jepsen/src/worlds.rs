@@ -103,7 +103,8 @@ fn tell(about: About, found: &Found, report: &mut Report) {
     report.figure(format!("{name}: states per second"), per_second);
     report.figure(format!("{name}: states tried to the end"), found.ends_tried);
     report.figure(format!("{name}: states on the way to an end"), found.states_to_ends);
-    let bound = if found.is_closed { "all its states were looked at" } else { "the bound on states was reached" };
+    let bound =
+        if found.is_closed { "all its states were looked at" } else { "the bound on states was reached" };
     report.notes.push(format!("{name} ({what}): {bound}"));
     if let Some(violation) = &found.violation {
         let story = violation.story.iter().enumerate();

@@ -163,9 +163,15 @@ mod tests {
         let at = |text: &str| text.parse::<Moment>().expect("a moment").as_millisecond();
         let night = almanac(&[2], "America/New_York");
         // 02:30 does not exist on 8 March 2026 and becomes 03:30.
-        assert_eq!(night.ticks(at("2026-03-08T00:00:00Z"), at("2026-03-09T00:00:00Z")), [at("2026-03-08T07:30:00Z")]);
+        assert_eq!(
+            night.ticks(at("2026-03-08T00:00:00Z"), at("2026-03-09T00:00:00Z")),
+            [at("2026-03-08T07:30:00Z")]
+        );
         // 01:30 exists twice on 1 November 2026, and fires the first time.
         let night = almanac(&[1], "America/New_York");
-        assert_eq!(night.ticks(at("2026-11-01T00:00:00Z"), at("2026-11-02T00:00:00Z")), [at("2026-11-01T05:30:00Z")]);
+        assert_eq!(
+            night.ticks(at("2026-11-01T00:00:00Z"), at("2026-11-02T00:00:00Z")),
+            [at("2026-11-01T05:30:00Z")]
+        );
     }
 }

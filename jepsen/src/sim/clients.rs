@@ -46,7 +46,8 @@ impl World {
     /// The workflows of this seed, to be registered as soon as somebody leads.
     pub(super) fn prepare_founding(&mut self) {
         let all: Vec<usize> = (0..6).collect();
-        let mut numbers: Vec<usize> = all.into_iter().filter(|_| self.random.random_range(0..2) == 0).collect();
+        let mut numbers: Vec<usize> =
+            all.into_iter().filter(|_| self.random.random_range(0..2) == 0).collect();
         if numbers.is_empty() {
             numbers.push(self.random.random_range(0..5));
         }
@@ -65,7 +66,10 @@ impl World {
         let source = SourceFile { name: "sim.yaml".into(), text: text.into_bytes() };
         let compiled = compile(&[source], &NoFiles, &Options::default());
         if compiled.has_errors() {
-            self.breaks(format!("the harness: a workflow is wrong: {:?} in {}", compiled.diagnostics, story.text));
+            self.breaks(format!(
+                "the harness: a workflow is wrong: {:?} in {}",
+                compiled.diagnostics, story.text
+            ));
         }
         for workflow in compiled.workflows {
             let (name, definition) = (workflow.ir.name.clone(), workflow.digest());
@@ -103,7 +107,8 @@ impl World {
             self.counts.repeats += 1;
         }
         asked.tries += 1;
-        let is_over = asked.request.as_ref().is_some_and(|request| request.not_after < self.consensus.state.now);
+        let is_over =
+            asked.request.as_ref().is_some_and(|request| request.not_after < self.consensus.state.now);
         if is_over || asked.tries > 400 {
             asked.is_done = true;
             self.counts.maybe += 1;
@@ -145,7 +150,8 @@ impl World {
         let of_leader = |command| Proposal { request: None, leadership, command };
         let mut proposals: Vec<Proposal> = fires.into_iter().map(of_leader).collect();
         let asked = &self.clients.asked[number];
-        let plain = |command: &Command| Proposal { request: None, leadership: None, command: command.clone() };
+        let plain =
+            |command: &Command| Proposal { request: None, leadership: None, command: command.clone() };
         proposals.extend(asked.before.iter().map(plain));
         proposals.push(Proposal { request: asked.request.clone(), ..plain(&asked.command) });
         self.propose(node, Waiting { proposals, caller: Caller::Client(number) });
@@ -180,7 +186,8 @@ impl World {
         for (fence, (executor, _, _)) in state.logs_open.iter().take(200) {
             let node = self.node_of(*executor);
             if node.is_some_and(|node| self.is_awake(node)) && fence.0 % 7 != 0 {
-                let place = LogPlace::Pack { digest: matins_core::id::Digest([1; 32]), offset: 0, bytes: 100 };
+                let place =
+                    LogPlace::Pack { digest: matins_core::id::Digest([1; 32]), offset: 0, bytes: 100 };
                 logs.push((*fence, if fence.0 % 5 == 0 { LogPlace::Lost } else { place }));
             }
         }
@@ -278,7 +285,8 @@ impl World {
         let version = state.workflows.get(&name).and_then(|row| row.current);
         let version = version.and_then(|version| state.versions.get(&(name.clone(), version)));
         let Some(definition) = version.map(|row| row.definition) else { return };
-        let tick = Tick { logical_time: state.now, interval_start: state.now, params: Ok("{\"x\":true}".into()) };
+        let tick =
+            Tick { logical_time: state.now, interval_start: state.now, params: Ok("{\"x\":true}".into()) };
         let start = Start { workflow: name, definition, origin: RunOrigin::Manual, schedule: None, tick };
         self.ask_now(Command::Start(start));
     }
@@ -306,7 +314,8 @@ impl World {
         let story = Story::draw(number, &mut StdRng::seed_from_u64(seed));
         let (mut before, mut apply) = (Vec::new(), Apply::default());
         self.define(story, &mut before, &mut apply);
-        let changes = state.schedules.iter().map(|(id, _)| id.clone()).filter(|id| id.workflow == *name).collect();
+        let changes =
+            state.schedules.iter().map(|(id, _)| id.clone()).filter(|id| id.workflow == *name).collect();
         self.ask(0, before, Command::Apply(apply), changes);
     }
 

@@ -165,8 +165,9 @@ impl World {
     /// A leader that had no quorum for L/3, or did not come round for so long, exits (PROTOCOL 2.3).
     pub(super) fn watchdog(&mut self, proc: Proc, term: u64, since: Instant) {
         let lead = self.nodes[proc.node].lead.as_ref();
-        let is_still =
-            lead.is_some_and(|lead| lead.term == term && lead.unhealthy_since == since && lead.healthy_since.is_none());
+        let is_still = lead.is_some_and(|lead| {
+            lead.term == term && lead.unhealthy_since == since && lead.healthy_since.is_none()
+        });
         if self.lives(proc) && is_still {
             let down = self.knobs.latency + self.draw(self.knobs.lease.length.0 * MS / 10);
             self.kill_server(proc.node, down);
@@ -227,7 +228,8 @@ impl World {
     /// Proposes the `LeaderReady` of a leadership, as soon as a majority's clocks are known (PROTOCOL 1.2, 2.1).
     pub(super) fn get_ready(&mut self, proc: Proc, term: u64) {
         let node = proc.node;
-        let is_wanted = self.nodes[node].lead.as_ref().is_some_and(|lead| lead.term == term && lead.reign.is_none());
+        let is_wanted =
+            self.nodes[node].lead.as_ref().is_some_and(|lead| lead.term == term && lead.reign.is_none());
         if !self.lives(proc) || !is_wanted {
             return;
         }
@@ -247,8 +249,10 @@ impl World {
             let settings = Settings { lease: self.knobs.lease, ..Settings::default() };
             commands.insert(0, Command::Init { cluster: 1, settings });
         }
-        let proposals =
-            commands.into_iter().map(|command| Proposal { request: None, leadership: None, command }).collect();
+        let proposals = commands
+            .into_iter()
+            .map(|command| Proposal { request: None, leadership: None, command })
+            .collect();
         self.nodes[node].queue.push_front(Waiting { proposals, caller: Caller::Ready });
         self.write(node);
     }
@@ -338,7 +342,8 @@ impl World {
     pub(super) fn commit(&mut self, term: u64) {
         while self.consensus.term == term {
             let now = self.agenda.now();
-            let healthy = self.consensus.leader.is_some_and(|proc| self.lives(proc) && self.is_healthy(proc.node));
+            let healthy =
+                self.consensus.leader.is_some_and(|proc| self.lives(proc) && self.is_healthy(proc.node));
             let is_due = self.consensus.tail.front().is_some_and(|pending| pending.due <= now);
             if !healthy || !is_due || self.broken.is_some() {
                 return;
@@ -406,15 +411,16 @@ impl World {
     /// PROTOCOL 1.1, 1.4: no minority of clocks takes the cluster ahead of what a majority has reached.
     fn check_time(&mut self, state: &State) {
         let now = self.agenda.now();
-        let mut walls: Vec<i64> =
-            self.nodes.iter().map(|node| node.clocks.wall(now).as_millis()).collect();
+        let mut walls: Vec<i64> = self.nodes.iter().map(|node| node.clocks.wall(now).as_millis()).collect();
         walls.sort_unstable_by(|a, b| b.cmp(a));
         self.reached = self.reached.max(walls[walls.len() / 2]);
         // Between two readings leader time runs by a boot-time clock, whose rate may be off by so much.
         let slack = 3_000 + 120 * i64::from(self.knobs.lease.rho_ppm) / 200;
         if state.now.as_millis() > self.reached + slack {
             let by = state.now.as_millis() - self.reached;
-            self.breaks(format!("1.1: leader time is {by} ms ahead of every instant that a majority's clocks have reached"));
+            self.breaks(format!(
+                "1.1: leader time is {by} ms ahead of every instant that a majority's clocks have reached"
+            ));
         }
     }
 

@@ -32,7 +32,11 @@ impl World {
                 break;
             }
             if until > began + END_WITHIN {
-                return Err(format!("I15: {} s after the last fault there are runs that have not ended: {}", (until - began) / SEC, self.tell(&left)));
+                return Err(format!(
+                    "I15: {} s after the last fault there are runs that have not ended: {}",
+                    (until - began) / SEC,
+                    self.tell(&left)
+                ));
             }
             until += MINUTE;
             self.go_on_until(until)?;
@@ -51,7 +55,8 @@ impl World {
 
     /// Nodes that are well take part again.
     fn check_healed(&self) -> Result<(), String> {
-        let Some(leader) = self.consensus.leader.filter(|proc| self.lives(*proc) && self.is_ready(proc.node)) else {
+        let Some(leader) = self.consensus.leader.filter(|proc| self.lives(*proc) && self.is_ready(proc.node))
+        else {
             return Err("I15: a majority is healthy and nobody leads".into());
         };
         let state = &self.consensus.state;
@@ -60,7 +65,11 @@ impl World {
             let is_used = row.is_some_and(|row| !row.is_cordoned && !row.is_drained);
             if !is_used || !self.executor_is_valid(*node) {
                 let told = row.map(|row| (row.is_cordoned, row.is_drained, row.session));
-                return Err(format!("I15: node {} is well and takes no work: (cordoned, drained, session) {told:?}, node {} leads", node + 1, leader.node + 1));
+                return Err(format!(
+                    "I15: node {} is well and takes no work: (cordoned, drained, session) {told:?}, node {} leads",
+                    node + 1,
+                    leader.node + 1
+                ));
             }
         }
         Ok(())
@@ -74,7 +83,9 @@ impl World {
             Next::Unknown => true,
             Next::Never => false,
         });
-        late.map_or(Ok(()), |(id, row)| Err(format!("I15: {id} is due at {:?} and it is {:?}", row.next, state.now)))
+        late.map_or(Ok(()), |(id, row)| {
+            Err(format!("I15: {id} is due at {:?} and it is {:?}", row.next, state.now))
+        })
     }
 
     /// Runs of a set that are still active, but for those that wait for a person to repair the past.
@@ -90,7 +101,9 @@ impl World {
         let state = &self.consensus.state;
         let told = runs.iter().take(3).map(|run| {
             let open = state.tasks_of(*run).filter(|(_, row)| !row.state.has_ended());
-            let open: Vec<String> = open.map(|(task, row)| format!("{task:?} {:?} {:?}", row.state, state.held_back_by(*task))).collect();
+            let open: Vec<String> = open
+                .map(|(task, row)| format!("{task:?} {:?} {:?}", row.state, state.held_back_by(*task)))
+                .collect();
             let row = state.runs.get(run).map(|row| (row.state, row.workflow.to_string()));
             format!("{run} {row:?} {open:?}")
         });

@@ -204,7 +204,8 @@ impl World {
     pub(super) fn heal_for_good(&mut self) {
         self.is_calm = true;
         let all: Vec<usize> = (0..self.nodes.len()).collect();
-        let ill = if self.nodes.len() > 2 && self.random.random() { self.nodes.len().div_ceil(2) - 1 } else { 0 };
+        let ill =
+            if self.nodes.len() > 2 && self.random.random() { self.nodes.len().div_ceil(2) - 1 } else { 0 };
         let from = self.draw(self.nodes.len() as u64) as usize;
         let healed: Vec<usize> = all.iter().map(|node| (node + from) % all.len()).skip(ill).collect();
         for node in all {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use matins_core::executor::{Action, Event as Told, HeldAs, Journaled, Machine, SpawnAnswer, StartRefusal, StopHow, SupervisorId};
+use matins_core::executor::{
+    Action, Event as Told, HeldAs, Journaled, Machine, SpawnAnswer, StartRefusal, StopHow, SupervisorId,
+};
 use matins_core::id::{Fence, SessionNumber};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::supervisor::{self, Exit, Held};
@@ -151,7 +153,8 @@ impl World {
         host.supervisors = known;
         let id = host.journal_id;
         if was_alone {
-            host.journal.retain(|_, kept| kept.journal_id == id || kept.exit.is_some() || kept.report.is_some());
+            host.journal
+                .retain(|_, kept| kept.journal_id == id || kept.exit.is_some() || kept.report.is_some());
         }
         let journaled = |kept: &Kept| match (&kept.report, &kept.exit) {
             (Some(_), _) => Some(Journaled::Reported),
@@ -202,7 +205,8 @@ impl World {
 
     fn streams_of_executor(&mut self, proc: Proc) {
         let of_executor = |conn: &super::network::Conn| conn.to(Direction::ToExecutor) == proc;
-        let ids: Vec<ConnId> = self.conns.iter().filter(|(_, conn)| of_executor(conn)).map(|(id, _)| *id).collect();
+        let ids: Vec<ConnId> =
+            self.conns.iter().filter(|(_, conn)| of_executor(conn)).map(|(id, _)| *id).collect();
         for id in ids {
             self.close(id, Direction::ToLeader);
         }
@@ -232,7 +236,8 @@ impl World {
     pub(super) fn moved(&mut self, proc: Proc) {
         let leader = self.consensus.leader;
         let Some(id) = self.nodes[proc.node].driver.as_ref().and_then(|driver| driver.conn) else { return };
-        let is_elsewhere = self.conns.get(&id).is_some_and(|conn| Some(conn.to(Direction::ToLeader)) != leader);
+        let is_elsewhere =
+            self.conns.get(&id).is_some_and(|conn| Some(conn.to(Direction::ToLeader)) != leader);
         if self.lives(proc) && is_elsewhere {
             self.close(id, Direction::ToLeader);
             self.stream_closed(proc.node, id);
@@ -270,7 +275,8 @@ impl World {
                 };
                 self.nodes[node].host.journal.entry(fence).or_insert(kept);
                 self.tell_executor(node, Told::Start { session: SessionNumber(start.session), fence });
-                let holds = self.nodes[node].driver.as_ref().is_some_and(|driver| driver.machine.holds(fence));
+                let holds =
+                    self.nodes[node].driver.as_ref().is_some_and(|driver| driver.machine.holds(fence));
                 if !holds {
                     self.nodes[node].host.journal.remove(&fence);
                 }
@@ -555,7 +561,16 @@ impl World {
         let outputs = (outcome == Outcome::ExitCode(0))
             .then(|| Outputs::OutputsJson(format!("{{\"n\":{}}}", fence.0 % 4)));
         let log_bytes = fence.0 % 2 * 100;
-        self.collect(node, v1::AttemptReport { fence: fence.0, outcome: Some(outcome), outputs, log_bytes, ..Default::default() });
+        self.collect(
+            node,
+            v1::AttemptReport {
+                fence: fence.0,
+                outcome: Some(outcome),
+                outputs,
+                log_bytes,
+                ..Default::default()
+            },
+        );
     }
 
     fn make_lost(&mut self, node: usize, fence: Fence) {

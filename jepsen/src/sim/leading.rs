@@ -284,7 +284,9 @@ impl World {
         let session = self.conns.get(&conn).and_then(|conn| conn.session);
         let Some(reign) = self.reign(node) else { return };
         if let Some((executor, number)) = session.filter(|session| reign.expiring.contains(session)) {
-            self.breaks(format!("5.4: {number} of {executor} was granted a renewal after its expiry was proposed"));
+            self.breaks(format!(
+                "5.4: {number} of {executor} was granted a renewal after its expiry was proposed"
+            ));
         }
     }
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use matins_core::Answer;
 use matins_core::command::{Command, Decision, Fire};
 use matins_core::id::{RunId, ScheduleId, WorkflowName};
 use matins_core::state::{Next, SkipReason, State};
-use matins_core::Answer;
 
 use super::stories::{Due, POOL_SLOTS, Policy};
 use super::world::World;
@@ -87,7 +87,11 @@ impl Book {
         self.mark = self.mark.max(now);
         self.since = now;
         self.ahead_until = i64::MIN;
-        if left.is_empty() { Ok(()) } else { Err(format!("3.5: a change was accepted and left {} due ticks undecided", left.len())) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("3.5: a change was accepted and left {} due ticks undecided", left.len()))
+        }
     }
 }
 
@@ -150,7 +154,10 @@ impl World {
             Command::Apply(apply) => {
                 for workflow in &apply.workflows {
                     let due = self.stories.get(&workflow.definition).and_then(|story| story.due.clone());
-                    let id = ScheduleId { workflow: workflow.name.clone(), schedule: "tick".parse().expect("a name") };
+                    let id = ScheduleId {
+                        workflow: workflow.name.clone(),
+                        schedule: "tick".parse().expect("a name"),
+                    };
                     let book = self.ledger.books.entry(id).or_default();
                     if book.due != due {
                         book.renew(due, now)?;
@@ -169,10 +176,15 @@ impl World {
                 self.ledger.pool_slots_max = self.ledger.pool_slots_max.max(*slots);
                 Ok(())
             }
-            Command::Quarantine { schedule, .. } => Err(format!("3.6: {schedule} was quarantined for nothing")),
+            Command::Quarantine { schedule, .. } => {
+                Err(format!("3.6: {schedule} was quarantined for nothing"))
+            }
             Command::Decide(decide) => {
                 if before.deciding.contains(&decide.task) && before.inputs_of(decide.task) != decide.inputs {
-                    return Err(format!("4.2: a decision about {:?} was taken that was made from other inputs", decide.task));
+                    return Err(format!(
+                        "4.2: a decision about {:?} was taken that was made from other inputs",
+                        decide.task
+                    ));
                 }
                 Ok(())
             }
@@ -197,8 +209,15 @@ impl World {
     }
 
     /// Compares one Fire with what the oracle says (I1, PROTOCOL 3.1 to 3.3).
-    fn book_fire(&mut self, (before, after): (&State, &State), fire: &Fire, answer: &Answer) -> Result<(), String> {
-        let Answer::Fired(runs) = answer else { return Err("3.1: a Fire was answered something else".into()) };
+    fn book_fire(
+        &mut self,
+        (before, after): (&State, &State),
+        fire: &Fire,
+        answer: &Answer,
+    ) -> Result<(), String> {
+        let Answer::Fired(runs) = answer else {
+            return Err("3.1: a Fire was answered something else".into());
+        };
         let id = &fire.schedule;
         let paused = self.ledger.workflow_paused_at.get(&id.workflow).copied();
         let outage = self.ledger.outage;
@@ -238,10 +257,18 @@ impl World {
     }
 
     /// Each tick that was to run has its run, unless the gate was full and the workflow skips then.
-    fn book_runs(&mut self, (before, after): (&State, &State), fire: &Fire, runs: &[RunId], wanted: usize) -> Result<(), String> {
+    fn book_runs(
+        &mut self,
+        (before, after): (&State, &State),
+        fire: &Fire,
+        runs: &[RunId],
+        wanted: usize,
+    ) -> Result<(), String> {
         let id = &fire.schedule;
         for run in runs {
-            let Some(row) = after.runs.get(run) else { return Err(format!("3.1: {run} was made and is not there")) };
+            let Some(row) = after.runs.get(run) else {
+                return Err(format!("3.1: {run} was made and is not there"));
+            };
             if row.schedule_id().as_ref() != Some(id) {
                 return Err(format!("3.1: {run} was made for {id} and is of something else"));
             }
@@ -269,19 +296,30 @@ impl World {
         for (id, book) in &self.ledger.books {
             let mut spans = book.spans.clone();
             spans.extend(book.due.clone().map(|due| (due, book.since, book.mark)));
-            let all: Vec<i64> = spans.iter().flat_map(|(due, from, to)| due.almanac.ticks(*from, *to)).collect();
+            let all: Vec<i64> =
+                spans.iter().flat_map(|(due, from, to)| due.almanac.ticks(*from, *to)).collect();
             let decided: Vec<i64> = book.decided.keys().copied().collect();
             if all != decided {
-                return Err(format!("I1: {id} has {} ticks up to its mark, {} are decided", all.len(), decided.len()));
+                return Err(format!(
+                    "I1: {id} has {} ticks up to its mark, {} are decided",
+                    all.len(),
+                    decided.len()
+                ));
             }
             if let Some(row) = state.schedules.get(id) {
-                let next = book.due.as_ref().and_then(|due| due.almanac.ticks(book.mark, book.mark + 40 * DAY).first().copied());
+                let next = book
+                    .due
+                    .as_ref()
+                    .and_then(|due| due.almanac.ticks(book.mark, book.mark + 40 * DAY).first().copied());
                 let told = match row.next {
                     Next::At(at) => Some(at.as_millis()),
                     Next::Unknown | Next::Never => None,
                 };
                 if row.mark.as_millis() != book.mark || (next.is_some() && told != next) {
-                    return Err(format!("I2: {id} has mark and next {:?} {told:?}, the oracle {} {next:?}", row.mark, book.mark));
+                    return Err(format!(
+                        "I2: {id} has mark and next {:?} {told:?}, the oracle {} {next:?}",
+                        row.mark, book.mark
+                    ));
                 }
             }
         }
@@ -306,9 +344,14 @@ fn decided(fire: &Fire, ticks: &[i64]) -> Result<Vec<(i64, Decided)>, String> {
             Decision::Run(tick) => all.push((tick.logical_time.as_millis(), Decided::Run)),
             Decision::Skip { from, to, count, reason } => {
                 let (from, to) = (from.as_millis(), to.as_millis());
-                let range: Vec<i64> = ticks.iter().copied().filter(|tick| (from..=to).contains(tick)).collect();
-                if range.len() != *count as usize || range.first() != Some(&from) || range.last() != Some(&to) {
-                    return Err(format!("I1: a range from {from} to {to} counts {count} ticks, the oracle {}", range.len()));
+                let range: Vec<i64> =
+                    ticks.iter().copied().filter(|tick| (from..=to).contains(tick)).collect();
+                if range.len() != *count as usize || range.first() != Some(&from) || range.last() != Some(&to)
+                {
+                    return Err(format!(
+                        "I1: a range from {from} to {to} counts {count} ticks, the oracle {}",
+                        range.len()
+                    ));
                 }
                 all.extend(range.into_iter().map(|tick| (tick, Decided::Skip(*reason))));
             }
@@ -318,7 +361,13 @@ fn decided(fire: &Fire, ticks: &[i64]) -> Result<Vec<(i64, Decided)>, String> {
 }
 
 /// What the ticks up to `to` have to become; `ticks` are all that are undecided and due.
-fn expected(due: &Due, ticks: &[i64], to: i64, paused: Option<i64>, outage: Option<i64>) -> Vec<(i64, Decided)> {
+fn expected(
+    due: &Due,
+    ticks: &[i64],
+    to: i64,
+    paused: Option<i64>,
+    outage: Option<i64>,
+) -> Vec<(i64, Decided)> {
     let is_paused = |tick: i64| paused.is_some_and(|paused| tick > paused);
     let is_missed = |tick: i64| !is_paused(tick) && outage.is_some_and(|outage| tick < outage - GRACE);
     let opens = outage.map_or(i64::MIN, |outage| outage - due.window_ms);
@@ -327,7 +376,8 @@ fn expected(due: &Due, ticks: &[i64], to: i64, paused: Option<i64>, outage: Opti
         Policy::Latest => 1,
         Policy::All => due.limit.min(500),
     };
-    let in_window: Vec<i64> = ticks.iter().copied().filter(|tick| is_missed(*tick) && *tick >= opens).collect();
+    let in_window: Vec<i64> =
+        ticks.iter().copied().filter(|tick| is_missed(*tick) && *tick >= opens).collect();
     let kept = &in_window[in_window.len().saturating_sub(keep)..];
     let of = |tick: i64| {
         if is_paused(tick) {

@@ -247,7 +247,8 @@ impl World {
                 self.stream_closed(to.node, id);
                 self.forget_closed(id);
             }
-            (Direction::ToLeader, Body::Opened | Body::ToExecutor(_)) | (Direction::ToExecutor, Body::ToLeader(_)) => {}
+            (Direction::ToLeader, Body::Opened | Body::ToExecutor(_))
+            | (Direction::ToExecutor, Body::ToLeader(_)) => {}
         }
     }
 

@@ -100,11 +100,17 @@ impl Processes {
     }
 
     fn of_task(&self, task: TaskId) -> impl Iterator<Item = (Fence, &Process)> {
-        self.by_fence.iter().filter(move |(_, (of, _))| *of == task).map(|(fence, (_, process))| (*fence, process))
+        self.by_fence
+            .iter()
+            .filter(move |(_, (of, _))| *of == task)
+            .map(|(fence, (_, process))| (*fence, process))
     }
 
     fn all(&self) -> impl Iterator<Item = (TaskId, &Process)> {
-        self.by_fence.values().filter(|(_, process)| !process.is_told_apart).map(|(task, process)| (*task, process))
+        self.by_fence
+            .values()
+            .filter(|(_, process)| !process.is_told_apart)
+            .map(|(task, process)| (*task, process))
     }
 }
 
@@ -164,7 +170,8 @@ impl World {
             }
         }
         if let Some(most) = spec.parallel_max.filter(|_| task.item.is_some()) {
-            let items = self.processes.all().filter(|(of, _)| of.run == task.run && of.task == task.task).count();
+            let items =
+                self.processes.all().filter(|(of, _)| of.run == task.run && of.task == task.task).count();
             if items > most as usize {
                 self.breaks(format!("I9: {items} items of a fan-out run at once, {most} may"));
             }
@@ -172,7 +179,12 @@ impl World {
     }
 
     /// What an entry did, seen from outside.
-    pub(super) fn note_entry(&mut self, (before, after): (&Arc<State>, &Arc<State>), entry: &Entry, outcome: &Outcome) {
+    pub(super) fn note_entry(
+        &mut self,
+        (before, after): (&Arc<State>, &Arc<State>),
+        entry: &Entry,
+        outcome: &Outcome,
+    ) {
         for effect in &outcome.effects {
             if let Effect::Granted { task, fence, .. } = effect {
                 self.granted.insert(*fence, *task);
@@ -204,7 +216,9 @@ impl World {
     fn check_gone(&mut self, (before, after): (&State, &State), fence: Fence, executor: ExecutorId) {
         let key = before.live.get(&fence).or_else(|| after.live.get(&fence)).copied();
         let attempt = key.and_then(|key| after.attempts.get(&key));
-        if let Some(AttemptState::Ended { outcome: AttemptOutcome::Lost(_), .. }) = attempt.map(|row| &row.state) {
+        if let Some(AttemptState::Ended { outcome: AttemptOutcome::Lost(_), .. }) =
+            attempt.map(|row| &row.state)
+        {
             self.counts.lost += 1;
         }
         let Some((task, process)) = self.processes.by_fence.get(&fence) else { return };
@@ -213,7 +227,9 @@ impl World {
             return;
         }
         let (task, how) = (*task, attempt.map(|row| format!("{:?}", row.state)));
-        self.breaks(format!("I6: {fence} of {task:?} on {executor} was ended while its process lives: {how:?}"));
+        self.breaks(format!(
+            "I6: {fence} of {task:?} on {executor} was ended while its process lives: {how:?}"
+        ));
     }
 
     /// I8: a task that is given to an executor had its trigger rule satisfied.

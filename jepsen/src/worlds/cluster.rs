@@ -189,7 +189,9 @@ impl Cluster {
     /// Where they are not what the world is about, cordons are applied as soon as they are proposed.
     fn settle_cordons(&mut self) -> Result<(), String> {
         let is_cordon = |pending: &Pending| {
-            matches!(pending.key, Key::Cordon(_)) && Some(pending.node) == self.leading && pending.wants_answer
+            matches!(pending.key, Key::Cordon(_))
+                && Some(pending.node) == self.leading
+                && pending.wants_answer
         };
         if self.shape.cordons != Cordons::AtOnce {
             return Ok(());

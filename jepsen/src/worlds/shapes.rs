@@ -271,11 +271,19 @@ pub(crate) fn of_ticks() -> [(About, TicksBudget); 2] {
     let plain = TicksBudget { minutes: 4, outages: 0, elections: 1, changes: 3, twice: 1 };
     [
         (
-            About { name: "schedules", what: "ticks, pauses, new specs and deletes with stale proposals", share: 10 },
+            About {
+                name: "schedules",
+                what: "ticks, pauses, new specs and deletes with stale proposals",
+                share: 10,
+            },
             plain,
         ),
         (
-            About { name: "outages", what: "ticks that an outage left behind, and those of a failover", share: 5 },
+            About {
+                name: "outages",
+                what: "ticks that an outage left behind, and those of a failover",
+                share: 5,
+            },
             TicksBudget { minutes: 4, outages: 1, elections: 2, changes: 1, twice: 1 },
         ),
     ]

@@ -108,7 +108,11 @@ impl Ticks {
     pub(crate) fn founded(left: TicksBudget) -> Result<Self, String> {
         let workflow: WorkflowName = "default/nightly".parse().map_err(|error| format!("{error:?}"))?;
         let schedule = "main".parse().map_err(|error| format!("{error:?}"))?;
-        let none = ApplyWorkflow { name: workflow.clone(), definition: matins_core::id::Digest::default(), start: None };
+        let none = ApplyWorkflow {
+            name: workflow.clone(),
+            definition: matins_core::id::Digest::default(),
+            start: None,
+        };
         let mut world = Self {
             state: Arc::new(State::default()),
             state_key: 0,
@@ -231,9 +235,9 @@ impl Ticks {
     }
 
     fn propose(&mut self, proposals: Vec<Proposal>, what: &'static str) {
-        let print = proposals.iter().fold(0_u64, |print, proposal| {
-            print.rotate_left(7) ^ fingerprint::of_rows(&proposal.command)
-        });
+        let print = proposals
+            .iter()
+            .fold(0_u64, |print, proposal| print.rotate_left(7) ^ fingerprint::of_rows(&proposal.command));
         let pending = Pending { proposals: Arc::new(proposals), print, changes: self.changes, what };
         self.pending.push(pending);
         self.pending.sort_by_key(|pending| (pending.print, pending.changes));
@@ -292,7 +296,8 @@ impl World for Ticks {
             steps.extend((self.left.twice > 0).then_some(TicksStep::EnterTwice(place)));
         }
         if has_room && self.left.changes > 0 {
-            let all = [Change::Pause, Change::Resume, Change::Spec(true), Change::Spec(false), Change::Delete];
+            let all =
+                [Change::Pause, Change::Resume, Change::Spec(true), Change::Spec(false), Change::Delete];
             steps.extend(all.into_iter().filter(|it| self.can_ask(*it)).map(TicksStep::Ask));
         }
         steps.extend((self.left.elections > 0).then_some(TicksStep::Elect));
@@ -352,7 +357,8 @@ impl World for Ticks {
         (self.at, self.left, self.had_outage, &self.pauses, self.is_fair).hash(&mut hasher);
         let newest = self.state.cluster.leader.as_ref().map(|leader| leader.leadership);
         for pending in &self.pending {
-            let is_new = pending.proposals.iter().all(|it| it.leadership.is_none() || it.leadership == newest);
+            let is_new =
+                pending.proposals.iter().all(|it| it.leadership.is_none() || it.leadership == newest);
             (pending.print, self.changes - pending.changes, is_new).hash(&mut hasher);
         }
         hasher.finish()
@@ -368,7 +374,9 @@ impl World for Ticks {
             TicksStep::Look => "the leader proposes what is due".into(),
             TicksStep::Ask(change) => format!("a person asks for {change:?}"),
             TicksStep::Enter(place) => format!("{} ({}) applied", what(place), place + 1),
-            TicksStep::EnterTwice(place) => format!("{} ({}) applied, and will be once more", what(place), place + 1),
+            TicksStep::EnterTwice(place) => {
+                format!("{} ({}) applied, and will be once more", what(place), place + 1)
+            }
             TicksStep::Lose(place) => format!("{} ({}) lost", what(place), place + 1),
         }
     }

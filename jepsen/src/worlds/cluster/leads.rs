@@ -71,7 +71,11 @@ impl Lead {
 struct NoRuns;
 
 impl History for NoRuns {
-    fn runs_at(&self, _: &ScheduleId, _: Timestamp) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
+    fn runs_at(
+        &self,
+        _: &ScheduleId,
+        _: Timestamp,
+    ) -> Result<Vec<(matins_core::id::RunId, RunState)>, NoHistory> {
         Ok(Vec::new())
     }
 
@@ -161,7 +165,10 @@ impl Cluster {
                 executor::Event::Refused { last: SessionNumber(it.last_session) }
             }
             Some(FromLeaderMessage::Grant(it)) if opened.is_none() => {
-                return Err(format!("5.4: stream {id} is granted {} ms before its session is open", it.length_ms));
+                return Err(format!(
+                    "5.4: stream {id} is granted {} ms before its session is open",
+                    it.length_ms
+                ));
             }
             Some(FromLeaderMessage::Grant(it)) => {
                 executor::Event::Granted { sequence: it.sequence, length: Millis(it.length_ms) }

@@ -13,7 +13,9 @@ const MINUTE_MS: i64 = 60_000;
 
 /// The workflow of this world, with one spec or the other.
 pub(super) fn compiled(cron: &str) -> Result<matins_workflow::compile::CompiledWorkflow, String> {
-    let text = format!("workflow: nightly\nschedules: {{ main: {{ cron: \"{cron}\" }} }}\ntasks: {{ a: {{ run: [x] }} }}\n");
+    let text = format!(
+        "workflow: nightly\nschedules: {{ main: {{ cron: \"{cron}\" }} }}\ntasks: {{ a: {{ run: [x] }} }}\n"
+    );
     let source = SourceFile { name: "world.yaml".into(), text: text.into() };
     let mut compiled = compile(&[source], &NoFiles, &Options::default());
     if compiled.has_errors() {

@@ -57,7 +57,7 @@ pub(crate) struct NextArgs {
 /// What a local time that does not exist becomes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Gap {
-    /// The first instant after the gap.
+    /// It is moved by the length of the gap: 02:30 becomes 03:30.
     Shift,
     /// No tick.
     Skip,

@@ -24,7 +24,7 @@ use crate::report::Report;
 
 use super::doors::{Doors, Heard};
 use super::{Site, Trouble, Workload, runs};
-use check::{GRACE, History, Outage, Pause, TickRun, broken};
+use check::{GRACE, History, Outage, Pause, TickRun, broken_together};
 use plan::Plan;
 
 const NAME: &str = "ticks";
@@ -108,6 +108,7 @@ impl Workload for Ticks {
             by_schedule.entry(key).or_default().push(tick_run(run));
         }
         let (mut found, mut ticks, mut late) = (Vec::new(), 0, 0);
+        let mut histories = Vec::with_capacity(self.plans.len());
         let (mut skipped, mut fired) = (BTreeMap::<String, u64>::new(), 0);
         for plan in &self.plans {
             let key = plan.key();
@@ -119,8 +120,9 @@ impl Workload for Ticks {
                 *skipped.entry(why.clone()).or_default() += count;
             }
             late = history.runs.iter().map(|run| run.created - run.logical).fold(late, i64::max);
-            found.extend(broken(&history));
+            histories.push(history);
         }
+        found.extend(broken_together(&histories));
         for (key, runs) in by_schedule {
             found.push(format!("I3: {} runs of schedule {key}, which is not there", runs.len()));
         }

@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What PROTOCOL 3.2 calls the grace: an absence of leader time that is longer than this is an outage.
 pub(crate) const GRACE: i64 = 600_000;
 
+/// How exactly the begin and the end of an outage are known: leader time is asked for twice a second.
+const SAMPLED: i64 = 1_500;
+
 /// Which missed ticks become runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Catchup {
@@ -127,6 +130,23 @@ pub(crate) fn broken(history: &History) -> Vec<String> {
     broken.into_iter().map(|what| format!("{}: {what}", history.name)).collect()
 }
 
+/// As [`broken`], for all schedules together. They share one outage, whose end is known to the second only: whatever end
+/// it was, it was the same for all of them.
+pub(crate) fn broken_together(histories: &[History]) -> Vec<String> {
+    let Some(outage) = histories.iter().find_map(|history| history.outage) else {
+        return histories.iter().flat_map(broken).collect();
+    };
+    let second = outage.end.div_euclid(1_000) * 1_000;
+    // All ticks are at whole seconds, so that only the second counts, and whether it is hit exactly.
+    let ends = (0..4).flat_map(|earlier| [second - earlier * 1_000 + 500, second - earlier * 1_000]);
+    let with_end = |end: i64| {
+        let outage = Some(Outage { end, ..outage });
+        let found = histories.iter().flat_map(|history| broken(&History { outage, ..history.clone() }));
+        found.collect::<Vec<String>>()
+    };
+    ends.map(with_end).min_by_key(Vec::len).unwrap_or_default()
+}
+
 /// Whether what was counted is what must be skipped and, each with one of its reasons, what may be.
 fn is_sum(counted: &BTreeMap<String, u64>, skips: &BTreeMap<&str, u64>, either: &[&[&str]]) -> bool {
     let mut left: BTreeMap<&str, u64> = BTreeMap::new();
@@ -190,12 +210,12 @@ fn musts(history: &History) -> Vec<(i64, Must)> {
         if let Some(Outage { before, end }) = history.outage
             && tick < end - GRACE
         {
+            // Whether it was decided before the outage is not known from outside.
+            if (before - SAMPLED..=before + SAMPLED).contains(&tick) {
+                return Must::Either(&["catch-up"]);
+            }
             if tick > before {
                 return if kept.contains(&tick) { Must::Run } else { Must::Skip("catch-up") };
-            }
-            // Whether it was decided before the outage is not known from outside.
-            if tick > before - 5_000 {
-                return Must::Either(&["catch-up"]);
             }
         }
         for pause in &history.pauses {

@@ -124,8 +124,8 @@ fn a_pause_skips_what_is_surely_inside() {
 
 #[test]
 fn missed_ticks_follow_the_policy() {
-    // Away from 2 to 606: ticks 3 to 5 are missed, 6 is not older than the grace.
-    let outage = Some(Outage { before: 2_500, end: 606_000 });
+    // Away from 1 to 606: ticks 3 to 5 are missed, 6 is not older than the grace. 1 and 2 may be decided before.
+    let outage = Some(Outage { before: 1_000, end: 606_000 });
     let with =
         |ticks: &[i64], catchup| History { catchup, outage, ..without(good(), ticks, "catch-up policy") };
     let window = 3_600_000;
@@ -141,6 +141,18 @@ fn missed_ticks_follow_the_policy() {
     wrong(with(&[], Catchup::All { window, limit: 2 }));
     right(with(&[3_000], Catchup::All { window: 602_000, limit: 500 }));
     wrong(with(&[3_000, 4_000], Catchup::All { window: 602_000, limit: 500 }));
+}
+
+#[test]
+fn one_end_of_an_outage_fits_all() {
+    let with = |ticks: &[i64]| History {
+        outage: Some(Outage { before: 1_000, end: 607_800 }),
+        ..without(good(), ticks, "catch-up policy")
+    };
+    let (five, six) = (with(&[3_000, 4_000, 5_000]), with(&[3_000, 4_000, 5_000, 6_000]));
+    assert_eq!(broken_together(&[five.clone(), five.clone()]), Vec::<String>::new());
+    assert_eq!(broken_together(&[six.clone(), six.clone()]), Vec::<String>::new());
+    assert!(!broken_together(&[five, six]).is_empty());
 }
 
 #[test]

@@ -44,8 +44,9 @@ pub(super) struct Journal {
     attempts: BTreeMap<Fence, Held>,
 }
 
+/// A start that was journaled, and its report once it is in the outbox.
+#[derive(Default)]
 struct Held {
-    job: v1::Job,
     report: Option<v1::AttemptReport>,
 }
 
@@ -204,9 +205,7 @@ impl Process {
                 supervisor.hear(SupervisorEvent::Deadline { session, at, kill_after }, None);
             }
             Action::Journal(fence) => {
-                let job = self.jobs.get(&fence).cloned().unwrap_or_default();
-                let held = Held { job, report: None };
-                self.executor.journal.borrow_mut().attempts.entry(fence).or_insert(held);
+                self.executor.journal.borrow_mut().attempts.entry(fence).or_default();
             }
             Action::Spawn(session, fence) => self.spawn(session, fence),
             Action::StopGroup(session, fence, how) => {
@@ -272,8 +271,7 @@ impl Process {
     fn report(&mut self, fence: Fence, outcome: Outcome) {
         let report = v1::AttemptReport { fence: fence.0, outcome: Some(outcome), ..Default::default() };
         let mut journal = self.executor.journal.borrow_mut();
-        let held = journal.attempts.entry(fence);
-        held.or_insert_with(|| Held { job: v1::Job::default(), report: None }).report = Some(report);
+        journal.attempts.entry(fence).or_default().report = Some(report);
         drop(journal);
         self.next.push(Event::Reported { fence });
     }

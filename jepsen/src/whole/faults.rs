@@ -23,6 +23,9 @@ use super::tasks::Supervisor;
 /// The exit code of a leader that gives up a lead it cannot use (PROTOCOL 2.3): it has done as it should.
 const GAVE_UP: i32 = 75;
 
+const SECOND: i64 = 1_000;
+const YEAR: i64 = 365 * 86_400 * SECOND;
+
 /// A node's place.
 struct Seat {
     machine: Machine,
@@ -356,8 +359,6 @@ impl Faults {
         if self.active.iter().any(|(_, undo)| matches!(undo, Undo::Clock(_))) {
             return false;
         }
-        const SECOND: i64 = 1_000;
-        const YEAR: i64 = 365 * 86_400 * SECOND;
         let by =
             [-3_600 * SECOND, -30 * SECOND, -2 * SECOND, 2 * SECOND, 30 * SECOND, 3_600 * SECOND, 10 * YEAR];
         let seat = &self.seats[node];

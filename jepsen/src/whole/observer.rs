@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use matins_core::State;
 use matins_core::id::{Digest, Fence, ScheduleId};
 use matins_core::time::Timestamp;
+use matins_core::{Effect, State};
 use matins_node::raft::AppliedEntry;
 use sha2::{Digest as _, Sha256};
 
@@ -56,6 +56,10 @@ pub(super) struct Inner {
     pub(super) commits: u64,
     pub(super) leaders: u64,
     last_leader: Option<u64>,
+    /// Checkpoints that a majority agreed on: each becomes a snapshot, and the log is cut behind it.
+    pub(super) checkpoints: u64,
+    /// Runs that left for history.
+    pub(super) blocks: u64,
     /// Index to what the first node found there: its time and answers, and its state's hash at some.
     applied: BTreeMap<u64, (Timestamp, Digest, Option<Digest>)>,
     /// Who led in a term, and in which life of its process.
@@ -139,6 +143,9 @@ impl Observer {
             inner.commits = inner.commits.max(index);
             inner.note_leader(&entry.state);
             inner.note_schedules(&entry.state);
+            if is_new {
+                inner.note_effects(&entry.effects);
+            }
             *inner.applied.entry(index).or_insert(found)
         });
         if first != found {
@@ -233,6 +240,12 @@ impl Inner {
             self.last_leader = leader;
             self.leaders += 1;
         }
+    }
+
+    fn note_effects(&mut self, effects: &[Effect]) {
+        let count = |is: fn(&Effect) -> bool| effects.iter().filter(|effect| is(effect)).count() as u64;
+        self.checkpoints += count(|effect| matches!(effect, Effect::Agreed { .. }));
+        self.blocks += count(|effect| matches!(effect, Effect::Block { .. }));
     }
 
     fn note_schedules(&mut self, state: &State) {

@@ -165,7 +165,7 @@ fn tell_in_child(seed: u64, arguments: &Arguments) -> Told {
 struct Total {
     seeds: u64,
     simulated_ms: u64,
-    real_ms: u64,
+    cpu_ms: u64,
     commits: u64,
     leaders: u64,
     crashes: u64,
@@ -173,6 +173,8 @@ struct Total {
     acknowledged: u64,
     reads: u64,
     attempts: u64,
+    checkpoints: u64,
+    blocks: u64,
     faults: BTreeMap<String, u64>,
 }
 
@@ -180,7 +182,7 @@ impl Total {
     fn add(&mut self, story: &Story) {
         self.seeds += 1;
         self.simulated_ms += story.simulated_ms;
-        self.real_ms += story.real_ms;
+        self.cpu_ms += story.cpu_ms;
         self.commits += story.commits;
         self.leaders += story.leaders;
         self.crashes += story.crashes;
@@ -188,6 +190,8 @@ impl Total {
         self.acknowledged += story.acknowledged;
         self.reads += story.reads;
         self.attempts += story.attempts;
+        self.checkpoints += story.checkpoints;
+        self.blocks += story.blocks;
         for (kind, count) in &story.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
         }
@@ -196,11 +200,13 @@ impl Total {
     fn tell(&self, report: &mut Report, arguments: &Arguments) {
         report.needs("seeds", self.seeds, arguments.seeds);
         report.needs("simulated minutes", self.simulated_ms / 60_000, (arguments.hours * 60.0) as u64);
-        report.figure("simulated seconds per CPU second", self.simulated_ms / self.real_ms.max(1));
+        report.figure("simulated seconds per CPU second", self.simulated_ms / self.cpu_ms.max(1));
         report.needs("entries applied", self.commits, 100);
         report.needs("requests acknowledged", self.acknowledged, 10);
         report.needs("linearizable reads", self.reads, 10);
         report.needs("attempts", self.attempts, 10);
+        report.needs("checkpoints agreed", self.checkpoints, 1);
+        report.figure("blocks of history", self.blocks);
         report.figure("leaders", self.leaders);
         report.figure("leads given up", self.gave_up);
         report.figure("crashes", self.crashes);

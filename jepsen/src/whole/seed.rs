@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use matins_core::time::{BootTime, Timestamp};
 use matins_node::system::simulated::{Clocks, Machine};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use turmoil::Sim;
 
@@ -41,7 +42,7 @@ pub(super) struct Story {
     /// Of every applied entry with its simulated time, every answer and every fault.
     pub(super) digest: String,
     pub(super) simulated_ms: u64,
-    pub(super) real_ms: u64,
+    pub(super) cpu_ms: u64,
     pub(super) commits: u64,
     pub(super) leaders: u64,
     pub(super) crashes: u64,
@@ -49,6 +50,8 @@ pub(super) struct Story {
     pub(super) acknowledged: u64,
     pub(super) reads: u64,
     pub(super) attempts: u64,
+    pub(super) checkpoints: u64,
+    pub(super) blocks: u64,
     pub(super) faults: BTreeMap<String, u64>,
     pub(super) failure: Option<String>,
 }
@@ -64,7 +67,6 @@ struct World<'a> {
 
 /// Tells the story of a seed, with so long a time under faults.
 pub(super) fn tell(seed: u64, under_faults: Duration) -> Story {
-    let began = Instant::now();
     let mut world = World::new(seed);
     world.live(under_faults);
     let observer = &world.observer;
@@ -74,7 +76,7 @@ pub(super) fn tell(seed: u64, under_faults: Duration) -> Story {
         seed,
         digest,
         simulated_ms: world.sim.elapsed().as_millis() as u64,
-        real_ms: began.elapsed().as_millis() as u64,
+        cpu_ms: cpu_time().as_millis() as u64,
         commits: inner.commits,
         leaders: inner.leaders,
         crashes: world.faults.crashes,
@@ -82,6 +84,8 @@ pub(super) fn tell(seed: u64, under_faults: Duration) -> Story {
         acknowledged: inner.acknowledged,
         reads: inner.reads,
         attempts: inner.attempts,
+        checkpoints: inner.checkpoints,
+        blocks: inner.blocks,
         faults,
         failure: inner.failure.clone(),
     })
@@ -209,6 +213,12 @@ impl World<'_> {
         self.faults.tend(&mut self.sim, &mut self.random);
         self.observer.with(|inner| inner.failure.is_none())
     }
+}
+
+/// What this process has used of its processor.
+fn cpu_time() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec as u32)
 }
 
 /// A machine whose clocks are good enough.

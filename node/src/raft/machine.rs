@@ -128,7 +128,7 @@ impl Machine {
         self.keep(log_id, &outcome.effects);
         let state = Arc::new(self.state.clone());
         self.outlets.states.send_replace(Arc::clone(&state));
-        let applied = Applied { at, answers: outcome.answers.clone() };
+        let applied = Applied { at, answers: outcome.answers.clone(), indexes: outcome.indexes };
         let entry = AppliedEntry { index, at, answers: outcome.answers, effects: outcome.effects, state };
         // Nobody listening is no error: effects are hints (DESIGN 3.6).
         drop(self.outlets.entries.send(Arc::new(entry)));

@@ -228,8 +228,8 @@ impl Proposer {
         let entry = Entry { level, at: self.clock.at(&state), proposals };
         if planted(Mutation::AnsweredBeforeApplied) && self.is_ready() {
             let index = LogIndex(state.index.0 + 1);
-            let answers = apply(&mut State::clone(&state), index, entry.clone()).answers;
-            tell((index, entry.at), answers, std::mem::take(&mut callers));
+            let outcome = apply(&mut State::clone(&state), index, entry.clone());
+            tell(entry.at, (outcome.answers, outcome.indexes), std::mem::take(&mut callers));
         }
         self.written.mark_unchanged();
         let entry = EntryBytes(entry.encode().into());
@@ -267,15 +267,15 @@ fn distribute(response: Response, callers: Callers) {
         }
         Err(()) => return,
     };
-    let index = LogIndex(written.log_id.index);
-    tell((index, written.data.at), written.data.answers, callers);
+    tell(written.data.at, (written.data.answers, written.data.indexes), callers);
 }
 
 /// Gives each caller its own answers. A caller that has gone does not want any.
-fn tell((index, at): (LogIndex, Timestamp), answers: Vec<Result<Answer, Refusal>>, callers: Callers) {
-    let mut answers = answers.into_iter();
+fn tell(at: Timestamp, (answers, indexes): (Vec<Result<Answer, Refusal>>, Vec<LogIndex>), callers: Callers) {
+    let mut answers = answers.into_iter().zip(indexes);
     for (count, caller) in callers {
-        let mine = answers.by_ref().take(count).map(|answer| Answered { answer, index, at }).collect();
+        let mine =
+            answers.by_ref().take(count).map(|(answer, index)| Answered { answer, index, at }).collect();
         drop(caller.send(Ok(mine)));
     }
 }

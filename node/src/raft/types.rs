@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
-use matins_core::id::{Digest, NodeId};
+use matins_core::id::{Digest, LogIndex, NodeId};
 use matins_core::time::Timestamp;
 use matins_core::{Answer, Refusal};
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,8 @@ pub(crate) struct EntryBytes(pub(crate) Bytes);
 pub(crate) struct Applied {
     pub(crate) at: Timestamp,
     pub(crate) answers: Vec<Result<Answer, Refusal>>,
+    /// For each the entry that did it: of a repeat an earlier one.
+    pub(crate) indexes: Vec<LogIndex>,
 }
 
 #[cfg(not(feature = "simulation"))]

@@ -11,6 +11,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "a command is used up by being applied")]
 
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::answer::{Answer, Refusal, Stale, Thing};
@@ -44,6 +45,8 @@ const AHEAD_MAX: Millis = Millis::from_mins(10);
 pub struct Outcome {
     /// One for each command, in order.
     pub answers: Vec<Result<Answer, Refusal>>,
+    /// For each command the index of the entry that did it: of this one, or of an earlier one if it is a repeat.
+    pub indexes: Vec<LogIndex>,
     /// What the shell may want to act on.
     pub effects: Vec<Effect>,
 }
@@ -58,20 +61,24 @@ pub fn apply(state: &mut State, index: LogIndex, entry: Entry) -> Outcome {
     state.index = index;
     if let Err(refusal) = check_time(state, &entry) {
         let answers = entry.proposals.iter().map(|_| Err(refusal.clone())).collect();
-        return Outcome { answers, effects: Vec::new() };
+        let indexes = vec![index; entry.proposals.len()];
+        return Outcome { answers, indexes, effects: Vec::new() };
     }
     let moved_by = entry.at.since(state.now);
     state.now = state.now.max(entry.at);
     let mut step = Step::new(state, moved_by);
     step.forget_requests();
     let mut answers = Vec::with_capacity(entry.proposals.len());
+    let mut indexes = Vec::with_capacity(entry.proposals.len());
     for proposal in entry.proposals {
         step.rows_left = step.state.cluster.settings.rows_per_command_max;
+        step.done_at = index;
         let answer = step.proposal(proposal);
         step.settle();
         answers.push(answer);
+        indexes.push(step.done_at);
     }
-    Outcome { answers, effects: step.effects }
+    Outcome { answers, indexes, effects: step.effects }
 }
 
 /// PROTOCOL 1.3: one clock that reads 2036 must not take the cluster there.
@@ -97,6 +104,8 @@ fn readings(command: &Command) -> Option<&Readings> {
 struct Step<'a> {
     state: &'a mut State,
     effects: Vec<Effect>,
+    /// The entry that did this command: this one, unless it is a repeat.
+    done_at: LogIndex,
     /// How far this entry moved leader time.
     moved_by: Millis,
     /// Rows that this command may still touch (PROTOCOL 4.5).
@@ -118,6 +127,7 @@ struct Step<'a> {
 impl<'a> Step<'a> {
     fn new(state: &'a mut State, moved_by: Millis) -> Self {
         Self {
+            done_at: state.index,
             state,
             effects: Vec::new(),
             moved_by,

@@ -28,6 +28,7 @@ impl Step<'_> {
         if let Some(row) = self.state.requests.get(&request.id) {
             return if row.digest == digest {
                 let answer = row.answer.clone();
+                self.done_at = row.index;
                 self.remember(&request, digest, answer.clone());
                 answer
             } else {
@@ -69,7 +70,9 @@ impl Step<'_> {
             None => request.not_after,
         };
         self.state.requests_by_expiry.insert((until, request.id.clone()), ());
-        self.state.requests.insert(request.id.clone(), RequestRow { digest, not_after: until, answer });
+        self.state
+            .requests
+            .insert(request.id.clone(), RequestRow { digest, index: self.done_at, not_after: until, answer });
     }
 
     fn requests_bytes_max(&self) -> u64 {
@@ -126,5 +129,45 @@ fn is_kept(answer: &Applied) -> bool {
             | Refusal::NotInitialised
             | Refusal::TicksDue(_) => false,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::command::{Entry, Proposal};
+    use crate::id::LogIndex;
+    use crate::state::State;
+    use crate::{apply, time::Timestamp};
+
+    /// A client takes the index for the place of its command in the log: a write that was repeated through a change of
+    /// leader would else stand behind writes that overtook it. The proof found it (`jepsen cluster --workload linear`).
+    #[test]
+    fn a_repeat_names_the_entry_that_did_it() {
+        let mut state = State::default();
+        state.cluster.id = Some(7);
+        let set = |request: &str| Entry {
+            level: 1,
+            at: Timestamp::from_millis(1_000),
+            proposals: vec![Proposal {
+                request: Some(Request {
+                    id: request.parse().expect("it is short"),
+                    not_after: Timestamp::from_millis(60_000),
+                }),
+                leadership: None,
+                command: Command::SetPool {
+                    pool: "gpu".parse().expect("it is a name"),
+                    slots: 3,
+                    description: "".into(),
+                },
+            }],
+        };
+        let mut indexes = |index, request| apply(&mut state, LogIndex(index), set(request)).indexes;
+        assert_eq!(indexes(4, "one"), [LogIndex(4)]);
+        assert_eq!(indexes(5, "two"), [LogIndex(5)]);
+        assert_eq!(indexes(6, "one"), [LogIndex(4)]);
+        assert_eq!(indexes(7, "one"), [LogIndex(4)]);
     }
 }

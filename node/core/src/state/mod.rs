@@ -225,6 +225,8 @@ pub enum WorkKey {
 pub struct RequestRow {
     /// Of the command.
     pub digest: Digest,
+    /// Of the entry that did it.
+    pub index: LogIndex,
     /// Forgotten then.
     pub not_after: Timestamp,
     /// What was answered.

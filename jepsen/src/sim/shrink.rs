@@ -1,10 +1,14 @@
 //! Makes the list of a failing seed short: what can be taken out while it still fails is taken out.
 
+use std::time::{Duration, Instant};
+
 use super::happening::Happening;
 use super::{drawn, run_with};
 
 /// Runs that the search may cost.
 const TRIES_MAX: usize = 120;
+/// And so long it may take.
+const TIME_MAX: Duration = Duration::from_secs(60);
 /// Of a longer list only the beginning is shown.
 const SHOWN_MAX: usize = 25;
 
@@ -13,13 +17,14 @@ pub(super) fn shortest(seed: u64, first: &str) -> Vec<String> {
     let (knobs, all) = drawn(seed);
     let mut list = all.clone();
     let mut broken = first.to_owned();
-    let mut tries = 0;
+    let (mut tries, began) = (0, Instant::now());
     // What is left must break the same promise, not just any.
     let promise = |what: &str| what.split(':').next().map(str::to_owned);
     let wanted = promise(first);
     let mut fails = |list: &[Happening]| {
         tries += 1;
-        let told = (tries <= TRIES_MAX).then(|| run_with(seed, knobs.clone(), list.to_vec()));
+        let has_time = tries <= TRIES_MAX && began.elapsed() < TIME_MAX;
+        let told = has_time.then(|| run_with(seed, knobs.clone(), list.to_vec()));
         told.and_then(|told| told.broken).filter(|what| promise(what) == wanted)
     };
     let mut part = list.len().div_ceil(2);

@@ -113,7 +113,7 @@ fn judge_requests(inner: &Inner, audit: &Audit, faults: &mut Vec<String>) {
             )),
             Fate::Refused if runs.is_empty() => {}
             Fate::Refused => {
-                faults.push(format!("I10: request {request} was refused, and made runs {runs:?}"))
+                faults.push(format!("I10: request {request} was refused, and made runs {runs:?}"));
             }
             Fate::Maybe if runs.len() <= 1 => {}
             Fate::Maybe => faults.push(format!("I3: request {request} made several runs: {runs:?}")),

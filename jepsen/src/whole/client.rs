@@ -63,7 +63,7 @@ impl Client {
     async fn start(&self, request: &str, channels: &[Channel], random: &mut StdRng) -> Option<String> {
         let (began, asked_in) = (now(), self.observer.phase());
         self.observer.with(|inner| inner.requests.insert(request.to_owned(), Fate::Maybe));
-        while now() - began < GIVE_UP {
+        while now() < began + GIVE_UP {
             let node = random.random_range(0..channels.len());
             let (tried, mut runs) = (now(), RunsClient::new(channels[node].clone()));
             let message = v1::StartRunRequest {

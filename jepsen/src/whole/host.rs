@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The exit code of a process that did not start.
 const DID_NOT_START: i32 = 1;
 
+/// A node that does not lead looks so often whether it does.
+const NEXT_LEADER: Duration = Duration::from_secs(5);
+
 /// Who runs here.
 #[derive(Clone)]
 pub(super) struct Host {
@@ -70,7 +73,7 @@ impl Host {
     async fn watch(&self, node: Node, life: u64) {
         let consensus = node.consensus();
         let (mut entries, mut leader) = (consensus.subscribe(), consensus.leader());
-        let mut checkpoint_at = tokio::time::Instant::now() + self.checkpoint_every;
+        let mut checkpoint_at = tokio::time::Instant::now() + NEXT_LEADER;
         let mut audited = 0;
         loop {
             tokio::select! {
@@ -90,8 +93,9 @@ impl Host {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             if tokio::time::Instant::now() >= checkpoint_at {
-                checkpoint_at += self.checkpoint_every;
                 let leadership = consensus.leader().borrow().leading;
+                let next = if leadership.is_some() { self.checkpoint_every } else { NEXT_LEADER };
+                checkpoint_at = tokio::time::Instant::now() + next;
                 if leadership.is_some() {
                     let proposal = Proposal { request: None, leadership, command: Command::Checkpoint };
                     // Without it the next one comes a little later.

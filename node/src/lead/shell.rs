@@ -33,6 +33,8 @@ const INPUTS_MAX: usize = 1_024;
 const CHECKPOINT_ENTRIES: u64 = 100_000;
 /// Before a blob that cannot be had now is asked for again.
 const BLOB_AGAIN: Duration = Duration::from_millis(500);
+/// Before what could not be proposed is looked at again.
+const PROPOSE_AGAIN: Duration = Duration::from_millis(50);
 /// How old what is known of the other nodes' blocks may be.
 const HOLDINGS_EVERY: Millis = Millis::from_secs(1);
 
@@ -327,6 +329,8 @@ async fn propose(consensus: Consensus, key: Key, proposal: Proposal) -> Event {
         Ok(answered) => Some(answered.answer),
         Err(error) => {
             tracing::debug!(?key, %error, "a proposal of the leader has no answer");
+            // An error that comes at once (a full queue, consensus that has stopped) would be asked for again at once.
+            tokio::time::sleep(PROPOSE_AGAIN).await;
             None
         }
     };

@@ -9,7 +9,7 @@ use super::Machine;
 /// The boot-time clock of this machine: it runs on while processes come and go.
 pub fn boot_time() -> BootTime {
     let (clocks, elapsed) = (Machine::current().clocks(), elapsed().as_nanos() as u64);
-    let ahead = elapsed as i128 * i128::from(clocks.boot_ppm) / 1_000_000;
+    let ahead = i128::from(elapsed) * i128::from(clocks.boot_ppm) / 1_000_000;
     BootTime(clocks.boot.0 + (i128::from(elapsed) + ahead) as u64)
 }
 

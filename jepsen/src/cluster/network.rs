@@ -21,6 +21,8 @@ pub(crate) const PUBLIC_PORT: u16 = 7070;
 /// The port of nodes for each other.
 pub(crate) const CLUSTER_PORT: u16 = 7071;
 
+/// New links carry packets within this.
+const UP_MAX: Duration = Duration::from_secs(5);
 /// How long a probe waits: the packets go through memory.
 const PROBE_MAX: Duration = Duration::from_millis(200);
 /// How often a probe is sent before it counts as dropped.
@@ -55,9 +57,12 @@ impl Network {
         let [high, low] = ((pid.wrapping_mul(7).wrapping_add(number)) as u16).to_be_bytes();
         let network = Self { prefix, subnet: [198, 18 + (high & 1), low], nodes };
         network.set_up()?;
-        let reached = network.passes((0, nodes - 1))?;
-        if !reached {
-            return Err(Trouble("namespaces do not reach each other over a bridge".into()));
+        // On a busy machine new links take a while.
+        let deadline = Instant::now() + UP_MAX;
+        while !network.passes((0, nodes - 1))? {
+            if Instant::now() > deadline {
+                return Err(Trouble("namespaces do not reach each other over a bridge".into()));
+            }
         }
         Ok(network)
     }

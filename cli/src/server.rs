@@ -307,7 +307,7 @@ pub(crate) async fn serve(args: ServerArgs) -> Outcome {
     let settings = read_settings(args.config, args.layer)?;
     start_log(&settings);
     tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
-    let reason = run_node(settings.node, stopped(args.tied)).await?;
+    let reason = Box::pin(run_node(settings.node, stopped(args.tied))).await?;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)
 }

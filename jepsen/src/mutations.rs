@@ -41,9 +41,9 @@ const SIM: Hunt = &["sim", "--seeds", "60"];
 /// The search through small worlds.
 const WORLDS: Hunt = &["worlds", "--states", "300000"];
 /// The crash points of the store.
-const CRASH: Hunt = &["crash", "--points", "4000"];
+const CRASH: Hunt = &["crash", "--seeds", "1"];
 /// The simulation of whole nodes.
-const WHOLE: Hunt = &["sim", "--whole-node", "--seeds", "6"];
+const WHOLE: Hunt = &["whole", "--seeds", "6"];
 
 /// What hunts a bug, in this order.
 fn hunts(mutation: Mutation) -> &'static [Hunt] {
@@ -82,10 +82,9 @@ fn hunts(mutation: Mutation) -> &'static [Hunt] {
         | Mutation::SnapshotOffByOne
         | Mutation::SnapshotBeforeItsBlocks
         | Mutation::PurgeBeforeSnapshotIsDurable
-        | Mutation::SyncErrorIgnored => &[CRASH, WHOLE],
-        Mutation::RestartedLeaderSkipsElection
-        | Mutation::AnsweredBeforeApplied
-        | Mutation::ReadWithoutReadIndex => &[WHOLE],
+        | Mutation::SyncErrorIgnored
+        | Mutation::RestartedLeaderSkipsElection => &[CRASH, WHOLE],
+        Mutation::AnsweredBeforeApplied | Mutation::ReadWithoutReadIndex => &[WHOLE],
     }
 }
 
@@ -119,7 +118,7 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
 }
 
 fn may_run(hunt: &Hunt, arguments: &Arguments) -> bool {
-    !(arguments.without_whole_nodes && hunt.contains(&"--whole-node"))
+    !(arguments.without_whole_nodes && hunt.contains(&"whole"))
 }
 
 /// Without a bug the same commands must hold.

@@ -97,7 +97,7 @@ impl Almanac {
             if self.names(day) {
                 self.ticks_of(day, &zone, &mut ticks);
             }
-            day = day + 1.day();
+            day += 1.day();
         }
         ticks.into_iter().filter(|tick| *tick > after && *tick <= until).collect()
     }

@@ -53,14 +53,14 @@ impl World {
         let (mut before, mut apply) = (Vec::new(), Apply::default());
         for number in numbers {
             let story = Story::draw(number, &mut self.random);
-            self.define(story, &mut before, &mut apply);
+            self.define(&story, &mut before, &mut apply);
         }
         apply.pools.push((POOL.parse().expect("a name"), super::stories::POOL_SLOTS, String::new()));
         self.ask(3 * SEC, before, Command::Apply(apply), Vec::new());
     }
 
     /// Compiles a text and puts it into one change.
-    fn define(&mut self, story: Story, before: &mut Vec<Command>, apply: &mut Apply) {
+    fn define(&mut self, story: &Story, before: &mut Vec<Command>, apply: &mut Apply) {
         let text = format!("{}---\n{}", story.text, pool_text());
         let source = SourceFile { name: "sim.yaml".into(), text: text.into_bytes() };
         let compiled = compile(&[source], &NoFiles, &Options::default());
@@ -312,7 +312,7 @@ impl World {
         let number = name.name.as_str().trim_start_matches('w').parse().unwrap_or(0);
         let story = Story::draw(number, &mut StdRng::seed_from_u64(seed));
         let (mut before, mut apply) = (Vec::new(), Apply::default());
-        self.define(story, &mut before, &mut apply);
+        self.define(&story, &mut before, &mut apply);
         let changes =
             state.schedules.iter().map(|(id, _)| id.clone()).filter(|id| id.workflow == *name).collect();
         self.ask(0, before, Command::Apply(apply), changes);

@@ -499,6 +499,7 @@ impl World {
 
 /// An entry in a few words, for a person.
 pub(super) fn told(entry: &Entry) -> String {
-    let text: String = entry.proposals.iter().map(|proposal| format!("{:?}; ", proposal.command)).collect();
-    text.chars().take(600).collect()
+    let commands: Vec<String> =
+        entry.proposals.iter().map(|proposal| format!("{:?}", proposal.command)).collect();
+    commands.join("; ").chars().take(600).collect()
 }

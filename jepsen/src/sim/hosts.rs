@@ -363,7 +363,7 @@ impl World {
         MS / 20 + self.draw(MS)
     }
 
-    fn to_supervisor(&mut self, number: usize, event: Event) {
+    fn pass_to_supervisor(&mut self, number: usize, event: Event) {
         let delay = self.local_delay();
         let at = (self.agenda.now() + delay).max(self.supervisors[number].last_in);
         self.supervisors[number].last_in = at;
@@ -374,7 +374,7 @@ impl World {
         let links: Vec<usize> =
             self.nodes[node].driver.iter().flat_map(|driver| driver.links.values().copied()).collect();
         for number in links {
-            self.to_supervisor(number, Event::ToSupervisor(number, event.clone()));
+            self.pass_to_supervisor(number, Event::ToSupervisor(number, event.clone()));
         }
     }
 
@@ -383,7 +383,7 @@ impl World {
         let Some(driver) = self.nodes[node].driver.as_ref() else { return };
         let (incarnation, links) = (driver.number, driver.links.values().copied().collect::<Vec<_>>());
         for number in links {
-            self.to_supervisor(number, Event::Announced(proc, incarnation, number, session));
+            self.pass_to_supervisor(number, Event::Announced(proc, incarnation, number, session));
         }
     }
 
@@ -443,7 +443,7 @@ impl World {
             let kept = self.nodes[proc.node].host.journal.get(&fence);
             let on_disconnect = kept.map_or(Millis::ZERO, |kept| kept.on_disconnect);
             let spawn = supervisor::Event::Spawn { session, fence, on_disconnect };
-            self.to_supervisor(number, Event::ToSupervisor(number, spawn));
+            self.pass_to_supervisor(number, Event::ToSupervisor(number, spawn));
             return;
         }
         let exit = Exit::NotStarted("it was stopped before it could start".into());
@@ -468,7 +468,7 @@ impl World {
         };
         let stop = supervisor::Event::Stop { session, fence, grace };
         match driver.runs_at.get(&fence).copied() {
-            Some(number) => self.to_supervisor(number, Event::ToSupervisor(number, stop)),
+            Some(number) => self.pass_to_supervisor(number, Event::ToSupervisor(number, stop)),
             None => self.tell_supervisors(node, &stop),
         }
     }
@@ -534,7 +534,7 @@ impl World {
         driver.exits.remove(&fence);
         if let Some(number) = driver.runs_at.remove(&fence) {
             let event = supervisor::Event::Acknowledge { session, fence };
-            self.to_supervisor(number, Event::ToSupervisor(number, event));
+            self.pass_to_supervisor(number, Event::ToSupervisor(number, event));
         }
     }
 

@@ -75,7 +75,7 @@ impl Knobs {
             faulty,
             starts_at: starts_at(random),
             keeps_rho: random.random_range(0..8) != 0,
-            latency: random.random_range(MS / 5..(length_ns / 200).min(50 * MS).max(MS)),
+            latency: random.random_range(MS / 5..(length_ns / 200).clamp(MS, 50 * MS)),
             tail_ppm: [0, 0, 100, 10_000][random.random_range(0..4)],
             tail: random.random_range(MS..length_ns / 3),
             keepalive: random.random_range(length_ns / 10..length_ns),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use matins_core::Answer;
-use matins_core::command::{Command, Decision, Fire};
+use matins_core::command::{Apply, Command, Decision, Fire};
 use matins_core::id::{RunId, ScheduleId, WorkflowName};
 use matins_core::state::{Next, SkipReason, State};
 
@@ -95,6 +95,15 @@ impl Book {
     }
 }
 
+/// PROTOCOL 3.5: a pause raises the version, so that what was computed before it is refused.
+fn check_version_rises((before, after): (&State, &State), id: &ScheduleId) -> Result<(), String> {
+    let version = |state: &State| state.schedules.get(id).map(|row| row.version);
+    if version(before).is_some() && version(before) == version(after) {
+        return Err(format!("3.5: a pause of {id} left its version as it was"));
+    }
+    Ok(())
+}
+
 impl World {
     /// Takes one accepted command into the books.
     pub(super) fn book(&mut self, states: (&Arc<State>, &Arc<State>), command: &Command, answer: &Answer) {
@@ -127,7 +136,7 @@ impl World {
             Command::PauseSchedule(id) => {
                 let book = self.ledger.books.entry(id.clone()).or_default();
                 book.paused_at.get_or_insert(now);
-                self.check_version_rises((before, after), id)
+                check_version_rises((before, after), id)
             }
             Command::ResumeSchedule(id) => {
                 let book = self.ledger.books.entry(id.clone()).or_default();
@@ -154,20 +163,7 @@ impl World {
                 }
                 Ok(())
             }
-            Command::Apply(apply) => {
-                for workflow in &apply.workflows {
-                    let due = self.stories.get(&workflow.definition).and_then(|story| story.due.clone());
-                    let id = ScheduleId {
-                        workflow: workflow.name.clone(),
-                        schedule: "tick".parse().expect("a name"),
-                    };
-                    let book = self.ledger.books.entry(id).or_default();
-                    if book.due != due {
-                        book.renew(due, now)?;
-                    }
-                }
-                Ok(())
-            }
+            Command::Apply(apply) => self.book_apply(apply, now),
             Command::Recalculate { schedules, .. } => {
                 for (id, _) in schedules {
                     let book = self.ledger.books.entry(id.clone()).or_default();
@@ -183,10 +179,10 @@ impl World {
                 Err(format!("3.6: {schedule} was quarantined for nothing"))
             }
             Command::Decide(decide) => {
-                if before.deciding.contains(&decide.task) && before.inputs_of(decide.task) != decide.inputs {
+                let task = decide.task;
+                if before.deciding.contains(&task) && before.inputs_of(task) != decide.inputs {
                     return Err(format!(
-                        "4.2: a decision about {:?} was taken that was made from other inputs",
-                        decide.task
+                        "4.2: a decision about {task:?} was taken that was made from other inputs"
                     ));
                 }
                 Ok(())
@@ -195,11 +191,16 @@ impl World {
         }
     }
 
-    /// PROTOCOL 3.5: a pause raises the version, so that what was computed before it is refused.
-    fn check_version_rises(&self, (before, after): (&State, &State), id: &ScheduleId) -> Result<(), String> {
-        let version = |state: &State| state.schedules.get(id).map(|row| row.version);
-        if version(before).is_some() && version(before) == version(after) {
-            return Err(format!("3.5: a pause of {id} left its version as it was"));
+    /// A schedule that an apply changed begins anew; one that it left as it was goes on.
+    fn book_apply(&mut self, apply: &Apply, now: i64) -> Result<(), String> {
+        for workflow in &apply.workflows {
+            let due = self.stories.get(&workflow.definition).and_then(|story| story.due.clone());
+            let id =
+                ScheduleId { workflow: workflow.name.clone(), schedule: "tick".parse().expect("a name") };
+            let book = self.ledger.books.entry(id).or_default();
+            if book.due != due {
+                book.renew(due, now)?;
+            }
         }
         Ok(())
     }

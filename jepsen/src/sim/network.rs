@@ -189,7 +189,7 @@ impl World {
     /// Nobody answered for so long: both ends give the stream up.
     pub(super) fn breaks_off(&mut self, id: ConnId) {
         let now = self.agenda.now();
-        if !self.conns.get(&id).is_some_and(|conn| conn.breaks_at.is_some_and(|at| at <= now)) {
+        if self.conns.get(&id).and_then(|conn| conn.breaks_at).is_none_or(|at| at > now) {
             return;
         }
         for direction in [Direction::ToLeader, Direction::ToExecutor] {

@@ -87,14 +87,12 @@ impl Story {
             0 => None,
             most => Some(most),
         };
-        let mut text = format!("workflow: {name}\n{body}\n");
-        if let Some(due) = &due {
-            text += &due.text();
-        }
-        if let Some(most) = active_max {
-            let on_full = if skips_when_full { "skip" } else { "queue" };
-            text += &format!("concurrency: {{ max_active_runs: {most}, on_full: {on_full} }}\n");
-        }
+        let schedules = due.as_ref().map(Due::text).unwrap_or_default();
+        let on_full = if skips_when_full { "skip" } else { "queue" };
+        let gate = active_max
+            .map(|most| format!("concurrency: {{ max_active_runs: {most}, on_full: {on_full} }}\n"))
+            .unwrap_or_default();
+        let text = format!("workflow: {name}\n{body}\n{schedules}{gate}");
         Self { text, due, skips_when_full, active_max }
     }
 }

@@ -158,7 +158,7 @@ impl World {
         let node = self.supervisors[number].node;
         let length = 100 * MS + self.draw(if self.is_calm { 3_000 * MS } else { self.knobs.task_max });
         let fails = !self.is_calm && self.happens(self.knobs.failing);
-        let code = if fails { 1 } else { 0 };
+        let code = i32::from(fails);
         let process = Process {
             node,
             supervisor: number,

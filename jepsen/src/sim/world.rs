@@ -88,7 +88,7 @@ pub(super) enum FromSupervisor {
 }
 
 /// The end of a fault.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Over {
     Down(usize),
     Asleep(usize),
@@ -359,10 +359,7 @@ impl World {
 
     fn happen(&mut self, number: usize) {
         let what = self.happenings[number].what.clone();
-        match what {
-            What::Wish(wish) => self.wish(&wish),
-            fault => self.fault(&fault),
-        }
+        if let What::Wish(wish) = &what { self.wish(wish) } else { self.fault(&what) }
     }
 }
 

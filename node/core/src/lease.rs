@@ -42,15 +42,20 @@ impl LeaseTerms {
     ///
     /// It counts from the sending, never from the answer: the answer may have been under way for any time.
     pub fn valid_until(&self, sent: BootTime, granted: Millis) -> BootTime {
-        let rho = if planted(Mutation::ClockRateIgnored) { 0 } else { self.rho_ppm as u64 };
+        let rho = self.rho();
         let kept = MILLION.saturating_sub(2 * rho);
         // Nanoseconds = milliseconds × 1e6, and the share is in millionths: the two cancel.
         BootTime(sent.0.saturating_add(granted.0.saturating_mul(kept)))
     }
 
+    /// The greatest drift of a clock's rate, in parts per million.
+    fn rho(&self) -> u64 {
+        if planted(Mutation::ClockRateIgnored) { 0 } else { u64::from(self.rho_ppm) }
+    }
+
     /// How long a session has been silent when it is dead: L·(1 + rho) + K + 1 s, rounded up.
     pub fn dead_after(&self) -> Millis {
-        let rho = if planted(Mutation::ClockRateIgnored) { 0 } else { self.rho_ppm as u64 };
+        let rho = self.rho();
         let drift = self.length.0.saturating_mul(rho).div_ceil(MILLION);
         Millis(self.length.0 + drift + self.kill_budget.0 + MARGIN.0)
     }

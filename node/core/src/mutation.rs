@@ -156,7 +156,7 @@ mod switch {
 
     /// A coin that no replica tosses alike: what an unordered map would bring into `apply`.
     pub fn toss() -> bool {
-        TOSSED.fetch_add(1, Ordering::Relaxed) % 3 == 0
+        TOSSED.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
     }
 
     /// Whether this bug is in the code now.

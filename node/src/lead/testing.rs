@@ -36,7 +36,7 @@ impl Cluster {
         let proposal = Proposal { request: None, leadership, command };
         let entry = Entry { level: 1, at: self.at, proposals: vec![proposal] };
         let index = LogIndex(self.state.index.0 + 1);
-        let Outcome { mut answers, effects } = apply(&mut self.state, index, entry);
+        let Outcome { mut answers, effects, .. } = apply(&mut self.state, index, entry);
         self.effects.extend(effects);
         answers.remove(0)
     }

@@ -314,7 +314,7 @@ mod tests {
     fn the_size_of_a_command_is_what_it_takes_in_an_entry() {
         let proposals = vec![proposal(10), proposal(100_000)];
         let expected: usize = proposals.iter().map(size).sum();
-        let entry = Entry { level: 1, at: matins_core::time::Timestamp::ZERO, proposals };
+        let entry = Entry { level: 1, at: Timestamp::ZERO, proposals };
         assert_eq!(entry.encode().len(), ENTRY_HEAD_BYTES + expected);
     }
 

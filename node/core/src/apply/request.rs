@@ -134,6 +134,7 @@ fn is_kept(answer: &Applied) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::String;
     use alloc::vec;
 
     use super::*;
@@ -160,7 +161,7 @@ mod tests {
                 command: Command::SetPool {
                     pool: "gpu".parse().expect("it is a name"),
                     slots: 3,
-                    description: "".into(),
+                    description: String::new(),
                 },
             }],
         };

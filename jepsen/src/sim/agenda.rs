@@ -74,3 +74,45 @@ impl<E> Agenda<E> {
         self.now = self.now.max(at);
     }
 }
+
+/// The next wake of a machine. Whenever an earlier one is wanted it is asked for anew, and the later one is stale: a stale
+/// wake that asked for another in its turn would never die.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Alarm(Instant);
+
+impl Alarm {
+    /// Whether a wake is to be asked for at this instant: none that comes before it is under way.
+    pub(super) const fn set(&mut self, now: Instant, at: Instant) -> bool {
+        let is_wanted = self.0 <= now || at < self.0;
+        if is_wanted {
+            self.0 = at;
+        }
+        is_wanted
+    }
+
+    /// Whether a wake that was asked for at this instant is the one that counts.
+    pub(super) const fn rings(&mut self, at: Instant) -> bool {
+        let rings = self.0 == at;
+        if rings {
+            self.0 = 0;
+        }
+        rings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_that_an_earlier_one_replaced_is_stale() {
+        let mut alarm = Alarm::default();
+        assert!(alarm.set(1, 100));
+        assert!(!alarm.set(2, 200), "one comes before it");
+        assert!(alarm.set(3, 50));
+        assert!(alarm.rings(50));
+        assert!(alarm.set(50, 120));
+        assert!(!alarm.rings(100));
+        assert!(alarm.rings(120));
+    }
+}

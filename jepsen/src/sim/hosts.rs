@@ -15,7 +15,7 @@ use matins_proto::v1::attempt_report::{Outcome, Outputs};
 use matins_proto::v1::executor_message::Message as Said;
 use matins_proto::v1::leader_message::Message;
 
-use super::agenda::{Instant, MS};
+use super::agenda::{Alarm, Instant, MS};
 use super::network::{Body, Direction};
 use super::world::{Event, FromSupervisor, Proc, World};
 
@@ -64,7 +64,7 @@ pub(super) struct Driver {
     exits: BTreeMap<Fence, Exit>,
     pub(super) conn: Option<ConnId>,
     terms: LeaseTerms,
-    wake_at: Instant,
+    alarm: Alarm,
     links: BTreeMap<SupervisorId, usize>,
 }
 
@@ -157,7 +157,7 @@ impl World {
             exits: BTreeMap::new(),
             conn: None,
             terms: self.knobs.lease,
-            wake_at: 0,
+            alarm: Alarm::default(),
             links,
         });
         self.agenda.at(self.agenda.now() + MS, Event::Connect(proc));
@@ -252,11 +252,10 @@ impl World {
         self.tell_executor(node, event);
     }
 
-    pub(super) fn executor_wakes(&mut self, proc: Proc) {
-        if self.lives(proc) {
-            if let Some(driver) = &mut self.nodes[proc.node].driver {
-                driver.wake_at = 0;
-            }
+    pub(super) fn executor_wakes(&mut self, proc: Proc, at: Instant) {
+        let lives = self.lives(proc);
+        let driver = self.nodes[proc.node].driver.as_mut().filter(|_| lives);
+        if driver.is_some_and(|driver| driver.alarm.rings(at)) {
             self.tell_executor(proc.node, Told::Tick);
         }
     }
@@ -274,9 +273,8 @@ impl World {
         let Some(driver) = self.nodes[node].driver.as_mut() else { return };
         if let Some(wake) = driver.machine.next_wake() {
             let at = clocks.when(wake);
-            if driver.wake_at <= now || at < driver.wake_at {
-                driver.wake_at = at;
-                self.agenda.at(at, Event::ExecutorWake(proc));
+            if driver.alarm.set(now, at) {
+                self.agenda.at(at, Event::ExecutorWake(proc, at));
             }
         }
     }

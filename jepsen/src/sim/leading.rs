@@ -15,7 +15,7 @@ use matins_node::lead::queue::{ConnId, Key};
 use matins_node::lead::scope::{Fetched, Params};
 use matins_proto::v1::leader_message::Message;
 
-use super::agenda::Instant;
+use super::agenda::{Alarm, Instant};
 use super::consensus::{Caller, Waiting};
 use super::network::{Body, Direction};
 use super::world::{Event, Proc, World};
@@ -25,7 +25,7 @@ pub(super) struct Reign {
     pub(super) leadership: Leadership,
     pub(super) leader: Leader,
     pub(super) conns: BTreeSet<ConnId>,
-    wake_at: Instant,
+    alarm: Alarm,
     /// Proposals that were not answered yet.
     open: BTreeMap<u64, Key>,
     /// Sessions whose expiry was proposed: they get no grant any more (PROTOCOL 5.4).
@@ -152,7 +152,7 @@ impl World {
             leadership,
             leader: Leader::new(state, boot),
             conns: BTreeSet::new(),
-            wake_at: 0,
+            alarm: Alarm::default(),
             open: BTreeMap::new(),
             expiring: BTreeSet::new(),
             lags: false,
@@ -183,11 +183,8 @@ impl World {
         }
     }
 
-    pub(super) fn leader_wakes(&mut self, proc: Proc) {
-        if self.lives(proc) {
-            if let Some(reign) = self.reign(proc.node) {
-                reign.wake_at = 0;
-            }
+    pub(super) fn leader_wakes(&mut self, proc: Proc, at: Instant) {
+        if self.lives(proc) && self.reign(proc.node).is_some_and(|reign| reign.alarm.rings(at)) {
             self.run_leader(proc.node);
         }
     }
@@ -226,13 +223,9 @@ impl World {
         let actions = reign.leader.run(now, &outside);
         let next = reign.leader.next_run(now);
         let next = self.nodes[node].clocks.when(next);
-        let at = self.agenda.now();
-        let proc = self.proc(node);
-        if let Some(reign) = self.reign(node)
-            && (reign.wake_at <= at || next < reign.wake_at)
-        {
-            reign.wake_at = next;
-            self.agenda.at(next, Event::LeaderWake(proc));
+        let (at, proc) = (self.agenda.now(), self.proc(node));
+        if self.reign(node).is_some_and(|reign| reign.alarm.set(at, next)) {
+            self.agenda.at(next, Event::LeaderWake(proc, next));
         }
         for action in actions {
             self.leader_acts(node, action);

@@ -5,7 +5,7 @@ use matins_core::executor::SpawnAnswer;
 use matins_core::id::{Fence, SessionNumber};
 use matins_core::supervisor::{self, Exit};
 
-use super::agenda::{Instant, MS};
+use super::agenda::{Alarm, Instant, MS};
 use super::outside::Process;
 use super::world::{Event, FromSupervisor, Proc, World};
 
@@ -16,7 +16,7 @@ pub(super) struct Supervisor {
     pub(super) is_alive: bool,
     /// To whom it speaks.
     pub(super) executor: Option<(Proc, u32)>,
-    wake_at: Instant,
+    alarm: Alarm,
     /// Messages keep their order: none comes before this.
     pub(super) last_in: Instant,
     last_out: Instant,
@@ -36,7 +36,7 @@ impl World {
             machine: supervisor::Machine::default(),
             is_alive: true,
             executor: None,
-            wake_at: 0,
+            alarm: Alarm::default(),
             last_in: 0,
             last_out: 0,
         });
@@ -87,9 +87,10 @@ impl World {
         self.agenda.at(at, Event::FromSupervisor(proc, incarnation, said));
     }
 
-    pub(super) fn supervisor_wakes(&mut self, number: usize) {
-        self.supervisors[number].wake_at = 0;
-        self.supervisor_hears(number, supervisor::Event::Tick);
+    pub(super) fn supervisor_wakes(&mut self, number: usize, at: Instant) {
+        if self.supervisors[number].alarm.rings(at) {
+            self.supervisor_hears(number, supervisor::Event::Tick);
+        }
     }
 
     /// Tells a supervisor what happened, does what it says, and sets its next wake.
@@ -106,9 +107,8 @@ impl World {
         let supervisor = &mut self.supervisors[number];
         if let Some(wake) = supervisor.machine.next_wake() {
             let at = clocks.when(wake);
-            if supervisor.wake_at <= now || at < supervisor.wake_at {
-                supervisor.wake_at = at;
-                self.agenda.at(at, Event::SupervisorWake(number));
+            if supervisor.alarm.set(now, at) {
+                self.agenda.at(at, Event::SupervisorWake(number, at));
             }
         }
     }

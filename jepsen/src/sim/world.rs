@@ -55,19 +55,19 @@ pub(super) enum Event {
     Watchdog(Proc, u64, Instant),
     // Leading.
     NoAnswer(Proc, u64),
-    LeaderWake(Proc),
+    LeaderWake(Proc, Instant),
     // The link between executors and the leader.
     Connect(Proc),
     Moved(Proc),
     Arrives(ConnId, Direction, Body),
     Breaks(ConnId),
     // Executors and supervisors.
-    ExecutorWake(Proc),
+    ExecutorWake(Proc, Instant),
     Incarnate(Proc),
     ToSupervisor(usize, supervisor::Event),
     Announced(Proc, u32, usize, SessionNumber),
     FromSupervisor(Proc, u32, FromSupervisor),
-    SupervisorWake(usize),
+    SupervisorWake(usize, Instant),
     Prepared(Proc, u32, SessionNumber, Fence),
     Collected(Proc, u32, Fence),
     FirstExits(Fence, supervisor::Exit),
@@ -283,19 +283,19 @@ impl World {
             Event::StepDown(proc, term) => self.step_down(proc, term),
             Event::Watchdog(proc, term, since) => self.watchdog(proc, term, since),
             Event::NoAnswer(proc, id) => self.no_answer(proc, id),
-            Event::LeaderWake(proc) => self.leader_wakes(proc),
+            Event::LeaderWake(proc, at) => self.leader_wakes(proc, at),
             Event::Connect(proc) => self.connect(proc),
             Event::Moved(proc) => self.moved(proc),
             Event::Arrives(conn, direction, body) => self.arrives(conn, direction, body),
             Event::Breaks(conn) => self.breaks_off(conn),
-            Event::ExecutorWake(proc) => self.executor_wakes(proc),
+            Event::ExecutorWake(proc, at) => self.executor_wakes(proc, at),
             Event::Incarnate(proc) => self.incarnate(proc),
             Event::ToSupervisor(number, event) => self.supervisor_hears(number, event),
             Event::Announced(proc, incarnation, number, session) => {
                 self.announced(proc, incarnation, number, session);
             }
             Event::FromSupervisor(proc, incarnation, said) => self.executor_hears(proc, incarnation, said),
-            Event::SupervisorWake(number) => self.supervisor_wakes(number),
+            Event::SupervisorWake(number, at) => self.supervisor_wakes(number, at),
             Event::Prepared(proc, incarnation, session, fence) => {
                 self.prepared(proc, incarnation, session, fence);
             }
@@ -380,10 +380,10 @@ fn owner(event: &Event, world: &World) -> Owner {
         | Event::StepDown(proc, _)
         | Event::Watchdog(proc, ..)
         | Event::NoAnswer(proc, _)
-        | Event::LeaderWake(proc)
+        | Event::LeaderWake(proc, _)
         | Event::Connect(proc)
         | Event::Moved(proc)
-        | Event::ExecutorWake(proc)
+        | Event::ExecutorWake(proc, _)
         | Event::Incarnate(proc)
         | Event::FromSupervisor(proc, ..)
         | Event::Prepared(proc, ..)
@@ -393,7 +393,7 @@ fn owner(event: &Event, world: &World) -> Owner {
             world.conns.get(conn).map_or(Owner::Nobody, |conn| Owner::Server(conn.to(*direction).node))
         }
         Event::ToSupervisor(number, _)
-        | Event::SupervisorWake(number)
+        | Event::SupervisorWake(number, _)
         | Event::Announced(_, _, number, _) => Owner::Machine(world.supervisors[*number].node),
         Event::FirstExits(fence, _) | Event::GroupGoes(fence) => of_process(*fence),
     }

@@ -8,6 +8,7 @@
 mod agenda;
 mod almanac;
 mod cases;
+mod ceiling;
 mod clients;
 mod clocks;
 mod consensus;

@@ -259,7 +259,8 @@ impl World {
 
     /// A proposal of this process's leader, now or after it was delayed inside the node.
     pub(super) fn propose(&mut self, node: usize, waiting: Waiting) {
-        if self.knobs.late_proposal_ppm > 0
+        if !self.is_calm
+            && self.knobs.late_proposal_ppm > 0
             && self.random.random_range(0..1_000_000) < self.knobs.late_proposal_ppm
         {
             let at = self.agenda.now() + self.draw(self.knobs.lease.length.0 * MS);
@@ -406,29 +407,6 @@ impl World {
                 None => self.breaks("I11: a snapshot does not read back"),
             }
         }
-    }
-
-    /// PROTOCOL 1.1, 1.4: no minority of clocks takes the cluster ahead of what a majority has reached.
-    fn check_time(&mut self, state: &State) {
-        self.note_walls();
-        // Between two readings leader time runs by a boot-time clock, whose rate may be off by so much.
-        let slack = 3_000 + 120 * i64::from(self.knobs.lease.rho_ppm) / 200;
-        if state.now.as_millis() > self.reached + slack {
-            let by = state.now.as_millis() - self.reached;
-            self.breaks(format!(
-                "1.1: leader time is {by} ms ahead of every instant that a majority's clocks have reached"
-            ));
-        }
-    }
-
-    /// Notes what a majority of the wall clocks has reached; from there time goes on, also when they are set back.
-    pub(super) fn note_walls(&mut self) {
-        let now = self.agenda.now();
-        self.reached += i64::try_from((now - self.reached_at) / MS).unwrap_or(i64::MAX);
-        self.reached_at = now - now % MS;
-        let mut walls: Vec<i64> = self.nodes.iter().map(|node| node.clocks.wall(now).as_millis()).collect();
-        walls.sort_unstable_by(|a, b| b.cmp(a));
-        self.reached = self.reached.max(walls[walls.len() / 2]);
     }
 
     /// A node applies all that is committed.

@@ -28,6 +28,7 @@ pub(super) struct Counts {
     pub(super) maybe: u64,
     pub(super) told_apart: u64,
     pub(super) longest_end_s: u64,
+    pub(super) busy: u64,
     pub(super) faults: [u64; KINDS],
 }
 
@@ -52,6 +53,7 @@ impl AddAssign for Counts {
         self.repeats += other.repeats;
         self.maybe += other.maybe;
         self.told_apart += other.told_apart;
+        self.busy += other.busy;
         self.longest_end_s = self.longest_end_s.max(other.longest_end_s);
         for (mine, others) in self.faults.iter_mut().zip(other.faults) {
             *mine += others;
@@ -83,6 +85,7 @@ impl Counts {
         report.figure("commands without an answer", self.maybe);
         report.figure("overlaps told apart (rho exceeded, suspended, supervisor killed)", self.told_apart);
         report.figure("longest time to the end of all work (s)", self.longest_end_s);
+        report.figure("seeds with more work than their executors can do", self.busy);
         for (name, count) in KIND_NAMES.iter().zip(self.faults) {
             report.needs(format!("fault: {name}"), count, many.min(20) / 2);
         }

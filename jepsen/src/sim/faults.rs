@@ -76,6 +76,12 @@ impl World {
                     self.count(11);
                 }
             }
+            What::Outage { time } => {
+                self.count(12);
+                for node in 0..self.nodes.len() {
+                    self.kill_server(node, time);
+                }
+            }
             What::Wish(_) => {}
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct Happening {
 }
 
 /// How many kinds of faults there are.
-pub(super) const KINDS: usize = 12;
+pub(super) const KINDS: usize = 13;
 
 /// Their names, in the order of the weights.
 pub(super) const KIND_NAMES: [&str; KINDS] = [
@@ -33,6 +33,7 @@ pub(super) const KIND_NAMES: [&str; KINDS] = [
     "lead moved",
     "wall clock set",
     "effects missed",
+    "outage",
 ];
 
 /// What happens.
@@ -62,6 +63,8 @@ pub(super) enum What {
     SetWall { node: usize, by_ms: i64, time: u64 },
     /// The leader falls behind in what was applied and looks at the state instead.
     Lag,
+    /// All server processes are gone for a time.
+    Outage { time: u64 },
     /// A client wants something.
     Wish(Wish),
 }
@@ -154,8 +157,14 @@ fn fault(knobs: &Knobs, random: &mut StdRng) -> What {
         }
         9 => What::Elect { node },
         10 => What::SetWall { node, by_ms: wall_step(random), time: time * 3 },
-        _ => What::Lag,
+        11 => What::Lag,
+        _ => What::Outage { time: outage(random) },
     }
+}
+
+/// Short and long against the ten minutes after which ticks are missed (PROTOCOL 3.2).
+fn outage(random: &mut StdRng) -> u64 {
+    (600.0 * 10f64.powf(random.random_range(-0.5..1.2))) as u64 * SEC
 }
 
 fn wall_step(random: &mut StdRng) -> i64 {

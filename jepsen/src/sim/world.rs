@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::agenda::{Agenda, Instant, MS, SEC};
+use super::ceiling::Ceiling;
 use super::clients::Clients;
 use super::clocks::Clocks;
 use super::consensus::{Consensus, Waiting};
@@ -169,9 +170,7 @@ pub(super) struct World {
     pub(super) is_calm: bool,
     /// Nodes that are well for good in the second phase.
     pub(super) healed: Vec<usize>,
-    /// The newest instant that a majority of the wall clocks has reached (PROTOCOL 1.1).
-    pub(super) reached: i64,
-    pub(super) reached_at: Instant,
+    pub(super) ceiling: Ceiling,
     /// The first broken promise.
     pub(super) broken: Option<String>,
 }
@@ -206,8 +205,7 @@ impl World {
             ids: 0,
             is_calm: false,
             healed: Vec::new(),
-            reached: knobs.starts_at,
-            reached_at: 0,
+            ceiling: Ceiling::new(knobs.starts_at),
             broken: None,
             knobs,
         }

@@ -156,6 +156,10 @@ impl Leader {
         for (executor, _) in state.executors.iter() {
             self.look_at_executor(*executor, boot);
         }
+        // Only effects tell of a grant or a stop, and a session that stays open would never ask.
+        for ((_, _, fence), ()) in state.bound.iter() {
+            self.look_at_bound_attempt(*fence);
+        }
         self.looked_until = Timestamp::from_millis(i64::MIN);
         self.queue.look(Key::Recalculate);
         self.queue.look(Key::Continue);

@@ -129,9 +129,13 @@ impl Leader {
         let state = self.state.clone();
         let first = (executor, session, Fence(0));
         for ((_, _, fence), ()) in state.bound.range(first..=(executor, session, Fence(u64::MAX))) {
-            self.queue.look(Key::Start(*fence));
-            self.queue.look(Key::Stop(*fence));
+            self.look_at_bound_attempt(*fence);
         }
+    }
+
+    pub(super) fn look_at_bound_attempt(&mut self, fence: Fence) {
+        self.queue.look(Key::Start(fence));
+        self.queue.look(Key::Stop(fence));
     }
 
     /// The end of an attempt is in the state, by this report or otherwise: its executor may forget it.

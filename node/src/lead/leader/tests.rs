@@ -35,6 +35,8 @@ struct Script {
     quorum: Option<BootTime>,
     /// Proposals are not answered, as if the majority were gone.
     is_cut_off: bool,
+    /// Entries are applied and nobody tells the leader what they did, as if it were too slow to listen.
+    misses_effects: bool,
     /// Keys whose proposals are held back.
     held_back: Vec<(Key, Command)>,
 }
@@ -58,7 +60,15 @@ impl Script {
         }
         let boot = BootTime(1_000_000_000_000);
         let leader = Leader::new(Arc::new(cluster.state.clone()), boot);
-        Self { cluster, leader, boot, quorum: None, is_cut_off: false, held_back: Vec::new() }
+        Self {
+            cluster,
+            leader,
+            boot,
+            quorum: None,
+            is_cut_off: false,
+            misses_effects: false,
+            held_back: Vec::new(),
+        }
     }
 
     fn now(&self) -> Now {
@@ -128,8 +138,12 @@ impl Script {
 
     fn catch_up(&mut self) {
         let effects = std::mem::take(&mut self.cluster.effects);
-        let now = self.now();
-        self.leader.applied(Arc::new(self.cluster.state.clone()), &effects, now);
+        let (now, state) = (self.now(), Arc::new(self.cluster.state.clone()));
+        if self.misses_effects {
+            self.leader.set_state(state, now.boot);
+        } else {
+            self.leader.applied(state, &effects, now);
+        }
     }
 
     fn client(&mut self, command: Command) -> String {
@@ -305,6 +319,16 @@ impl goldenscript::Runner for Script {
             // The same, but proposals still go through: only the anchor grows old.
             ("stale-quorum", None) => {
                 self.quorum = Some(self.boot);
+                String::new()
+            }
+            ("miss-effects", None) => {
+                self.misses_effects = true;
+                String::new()
+            }
+            // The leader is told that it missed some.
+            ("told-of-misses", None) => {
+                self.misses_effects = false;
+                self.leader.find_all(self.boot);
                 String::new()
             }
             ("show", Some(run)) => return Ok(self.show_task(run.parse()?)),

@@ -15,22 +15,29 @@ const SILENCE_MAX_MS: i64 = 120_000;
 pub(super) struct Ceiling {
     reached: i64,
     reached_at: Instant,
-    /// What the fastest boot-time clock may have won in an outage, when leader time runs on by it, and has not lost yet.
+    /// What the fastest boot-time clock may have won since, and has not lost yet: in an outage leader time runs on by it,
+    /// and so does the reading of a node that is not heard any more.
     won: i64,
+    /// How old the oldest reading was at the last entry.
+    unheard: i64,
     entry_at: Instant,
 }
 
 impl Ceiling {
     pub(super) const fn new(starts_at: i64) -> Self {
-        Self { reached: starts_at, reached_at: 0, won: 0, entry_at: 0 }
+        Self { reached: starts_at, reached_at: 0, won: 0, unheard: 0, entry_at: 0 }
     }
 
-    /// Another entry was applied, `ppm` being the rate of the fastest boot-time clock.
-    fn entry(&mut self, now: Instant, ppm: i64) {
+    /// Another entry was applied: `ppm` is the rate of the fastest boot-time clock, `unheard` how old the oldest reading is.
+    fn entry(&mut self, now: Instant, ppm: i64, unheard: Instant) {
         let silence = millis(now - self.entry_at);
         self.entry_at = now;
         let lost = if silence > SILENCE_MAX_MS { 0 } else { silence / 2 };
-        self.won = (self.won - lost).max(0) + silence * ppm.max(0) / 1_000_000;
+        let wins = |time: i64| time * ppm.max(0) / 1_000_000;
+        // A leader is not slowed before it hears that it is ahead.
+        let oldest = millis(unheard).max(self.unheard + silence);
+        self.unheard = millis(unheard);
+        self.won = (self.won - lost).max(wins(oldest)) + wins(silence);
     }
 }
 
@@ -39,7 +46,10 @@ impl World {
     pub(super) fn check_time(&mut self, state: &State) {
         self.note_walls();
         let fastest = self.nodes.iter().map(|node| node.clocks.boot_ppm).max().unwrap_or(0);
-        self.ceiling.entry(self.agenda.now(), fastest);
+        let now = self.agenda.now();
+        let heard_at =
+            self.consensus.leader.and_then(|proc| self.nodes[proc.node].heard_at.iter().min().copied());
+        self.ceiling.entry(now, fastest, now - heard_at.unwrap_or(now));
         let ahead = state.now.as_millis() - self.ceiling.reached;
         if ahead > AHEAD_MAX_MS + self.ceiling.won {
             self.breaks(format!(

@@ -434,6 +434,7 @@ impl World {
                 let (wall, id) = (self.nodes[other].clocks.wall(now), self.nodes[other].id);
                 let boot = self.boot(node);
                 self.nodes[node].clock.heard(id, wall, boot);
+                self.nodes[node].heard_at[other] = now;
             }
         }
     }

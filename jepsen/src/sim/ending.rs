@@ -27,8 +27,13 @@ impl World {
         let open: BTreeSet<RunId> =
             state.runs.iter().filter(|(_, row)| row.is_active()).map(|(run, _)| *run).collect();
         let mut until = self.agenda.now();
-        let (mut left, mut ended_at) = (self.open_of(&open), until);
-        while !left.is_empty() {
+        let mut active = open.len();
+        let mut ended_at = until;
+        loop {
+            let left = self.open_of(&open);
+            if left.is_empty() {
+                break;
+            }
             if until > ended_at + STALL_MAX + self.settling_time() {
                 return Err(format!(
                     "I15: {} s after the last fault there are runs that do not end: {}",
@@ -42,11 +47,10 @@ impl World {
             }
             until += MINUTE;
             self.go_on_until(until)?;
-            let still = self.open_of(&open);
-            if still.len() < left.len() {
-                ended_at = until;
+            let still = open.iter().filter(|run| self.is_active(**run)).count();
+            if still < active {
+                (active, ended_at) = (still, until);
             }
-            left = still;
         }
         self.counts.longest_end_s = (self.agenda.now() - began) / SEC;
         self.check_ticks()?;
@@ -116,8 +120,11 @@ impl World {
         let state = &self.consensus.state;
         let waiting: BTreeSet<RunId> =
             state.runs.iter().map(|(run, _)| *run).filter(|run| waits_for_person(state, *run)).collect();
-        let is_open = |run: &&RunId| state.runs.get(run).is_some_and(matins_core::state::RunRow::is_active);
-        runs.iter().filter(is_open).filter(|run| !waiting.contains(run)).copied().collect()
+        runs.iter().filter(|run| self.is_active(**run) && !waiting.contains(run)).copied().collect()
+    }
+
+    fn is_active(&self, run: RunId) -> bool {
+        self.consensus.state.runs.get(&run).is_some_and(matins_core::state::RunRow::is_active)
     }
 
     fn tell(&self, runs: &[RunId]) -> String {

@@ -117,6 +117,8 @@ pub(super) struct Node {
     pub(super) clock: LeaderClock,
     pub(super) carried: Timestamp,
     pub(super) observed_at: Option<Instant>,
+    /// When it heard each node's wall clock last.
+    pub(super) heard_at: Vec<Instant>,
     /// How many entries were applied here, and whether what comes is live.
     pub(super) applied: u64,
     pub(super) lead: Option<Lead>,
@@ -427,6 +429,7 @@ fn node(number: usize, knobs: &Knobs, random: &mut StdRng) -> Node {
         clock,
         carried: Timestamp::ZERO,
         observed_at: None,
+        heard_at: vec![0; knobs.nodes],
         applied: 0,
         lead: None,
         queue: VecDeque::new(),

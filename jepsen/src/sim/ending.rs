@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use matins_core::id::RunId;
-use matins_core::state::{Next, State, TaskState};
+use matins_core::state::{Next, RunState, State, TaskState};
 
 use super::agenda::{HOUR, Instant, MINUTE, SEC};
 use super::world::World;
@@ -29,12 +29,15 @@ impl World {
         let mut until = self.agenda.now();
         let mut active = open.len();
         let mut ended_at = until;
+        let mut granted = self.consensus.state.cluster.counters.fence;
         loop {
             let left = self.open_of(&open);
             if left.is_empty() {
                 break;
             }
-            if until > ended_at + STALL_MAX + self.settling_time() {
+            let is_outranked =
+                granted < self.consensus.state.cluster.counters.fence && self.all_wait_for_room(&left);
+            if until > ended_at + STALL_MAX + self.settling_time() && !is_outranked {
                 return Err(format!(
                     "I15: {} s after the last fault there are runs that do not end: {}",
                     (until - began) / SEC,
@@ -50,6 +53,7 @@ impl World {
             let still = open.iter().filter(|run| self.is_active(**run)).count();
             if still < active {
                 (active, ended_at) = (still, until);
+                granted = self.consensus.state.cluster.counters.fence;
             }
         }
         self.counts.longest_end_s = (self.agenda.now() - began) / SEC;
@@ -121,6 +125,18 @@ impl World {
         let waiting: BTreeSet<RunId> =
             state.runs.iter().map(|(run, _)| *run).filter(|run| waits_for_person(state, *run)).collect();
         runs.iter().filter(|run| self.is_active(**run) && !waiting.contains(run)).copied().collect()
+    }
+
+    /// Whether these only wait for slots that others get meanwhile: backfills come after what is due.
+    fn all_wait_for_room(&self, runs: &[RunId]) -> bool {
+        let state = &self.consensus.state;
+        runs.iter().all(|run| {
+            state.runs.get(run).is_some_and(|row| row.state == RunState::Queued)
+                || state
+                    .tasks_of(*run)
+                    .filter(|(_, row)| !row.state.has_ended())
+                    .all(|(task, _)| state.held_back_by(*task).is_some())
+        })
     }
 
     fn is_active(&self, run: RunId) -> bool {

@@ -1,10 +1,11 @@
-//! This program run by itself: one verb, in a process of its own, with a limit of time, and the report it wrote.
+//! This program run by itself: one verb, in a process of its own, by the build that has it, with a limit of time, and the
+//! report it wrote.
 //!
 //! A mutation is planted for a whole process, and a soak must outlive whatever it starts: so both start children.
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -41,11 +42,29 @@ impl From<io::Error> for NoReport {
     }
 }
 
+/// The build that has a verb: this one, or another in the same folder of builds. `jepsen/prove build` makes them all.
+fn program(verb: &str) -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let builds = own.parent().and_then(Path::parent).unwrap_or(Path::new(""));
+    let program = match verb {
+        "whole" => builds.join("simulation/release/matins-jepsen"),
+        // The clocks and bounds of real processes can be set off in a debug build only.
+        "cluster" => builds.join("debug/matins-jepsen"),
+        _ => own,
+    };
+    if program.exists() {
+        return Ok(program);
+    }
+    let why =
+        format!("`{verb}` wants {}, which is not there: `jepsen/prove build` makes it", program.display());
+    Err(io::Error::new(io::ErrorKind::NotFound, why))
+}
+
 /// Runs this program with these arguments and gives the report that it wrote.
 pub(crate) fn run(arguments: &[String], within: Duration) -> Result<Report, NoReport> {
     let folder = tempfile::tempdir()?;
     let (report, said) = (folder.path().join("report.json"), folder.path().join("said"));
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut child = Command::new(program(arguments.first().map_or("", String::as_str))?)
         .args(arguments)
         .arg("--json")
         .arg(&report)

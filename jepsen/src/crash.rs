@@ -87,6 +87,11 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
         return cut_power(wanted, arguments.seed);
     }
     let mut report = Report::new("crash");
+    if cfg!(feature = "whole-node") {
+        let why = "this build simulates whole nodes and their disks: `cargo build --release -p matins-jepsen` makes the other";
+        report.invalid.push(why.into());
+        return report;
+    }
     let (mut counts, mut faults) = (Counts::default(), Faults::default());
     let all = [Workload::Syncs, Workload::Full, Workload::Flips, Workload::Node, Workload::Store];
     for workload in all.into_iter().filter(|one| arguments.workload.is_none_or(|only| only == *one)) {

@@ -28,9 +28,6 @@ pub(crate) struct Arguments {
     /// Name them all with what each does, and run nothing
     #[arg(long)]
     list: bool,
-    /// Leave out the hunts that simulate whole nodes, which need a build of their own
-    #[arg(long)]
-    without_whole_nodes: bool,
 }
 
 /// The arguments of a command that may catch a bug.
@@ -103,22 +100,14 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     }
     let wanted: Vec<Mutation> =
         if arguments.only.is_empty() { Mutation::ALL.to_vec() } else { arguments.only.clone() };
-    let plan: BTreeMap<Mutation, Vec<Hunt>> = wanted
-        .into_iter()
-        .map(|mutation| (mutation, hunts(mutation).iter().copied()))
-        .map(|(mutation, hunts)| (mutation, hunts.filter(|hunt| may_run(hunt, arguments)).collect()))
-        .filter(|(_, hunts): &(_, Vec<Hunt>)| !hunts.is_empty())
-        .collect();
+    let plan: BTreeMap<Mutation, Vec<Hunt>> =
+        wanted.into_iter().map(|mutation| (mutation, hunts(mutation).to_vec())).collect();
     if !controls_hold(&plan, &mut report) {
         return report;
     }
     let fates = hunt_all(&plan);
     tell(&fates, &mut report);
     report
-}
-
-fn may_run(hunt: &Hunt, arguments: &Arguments) -> bool {
-    !(arguments.without_whole_nodes && hunt.contains(&"whole"))
 }
 
 /// Without a bug the same commands must hold.

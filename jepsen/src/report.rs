@@ -55,7 +55,7 @@ pub(crate) struct Report {
     /// What a reader should know besides.
     pub(crate) notes: Vec<String>,
     /// What was done, one line each, in order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) timeline: Vec<String>,
 }
 
@@ -191,6 +191,18 @@ mod tests {
         assert_eq!(report.verdict(), Verdict::Invalid);
         report.fail("I6: two processes", "matins-jepsen sim --from 1 --seeds 1");
         assert_eq!(report.verdict(), Verdict::Broken);
+    }
+
+    #[test]
+    fn what_a_child_wrote_reads_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut report = Report::new("sim");
+        report.figure("runs", 9);
+        report.write(file.path()).unwrap();
+        assert_eq!(Report::read(file.path()).unwrap().figures.len(), 1);
+        report.timeline.push("0.1 s killed".into());
+        report.write(file.path()).unwrap();
+        assert_eq!(Report::read(file.path()).unwrap().timeline, report.timeline);
     }
 
     #[test]

@@ -51,7 +51,20 @@ const PARTS: &[Part] = &[
         seeds: 400,
         within: Duration::from_secs(900),
     },
-    Part { name: "crash", arguments: &["crash"], seed: "--seed", seeds: 1, within: Duration::from_secs(900) },
+    Part {
+        name: "whole",
+        arguments: &["whole", "--seeds", "20", "--twice", "2"],
+        seed: "--from",
+        seeds: 20,
+        within: Duration::from_secs(1_800),
+    },
+    Part {
+        name: "crash",
+        arguments: &["crash", "--seeds", "2"],
+        seed: "--seed",
+        seeds: 2,
+        within: Duration::from_secs(900),
+    },
     Part {
         name: "cluster",
         arguments: &["cluster", "--all", "--mixed", "--seconds", "60"],

@@ -145,6 +145,10 @@ fn progress_bar(context: &Context) -> Result<ProgressBar, Fault> {
 }
 
 /// How many tries a run took, items too.
+fn tasks(count: usize) -> String {
+    if count == 1 { "1 task".into() } else { format!("{count} tasks") }
+}
+
 fn attempts_of(run: &Run) -> u32 {
     let count = |task: &Task| {
         if task.items.is_empty() {
@@ -213,9 +217,9 @@ impl Play<'_> {
         let killed = Instant::now();
         stage.kill(at).await?;
         self.say(&format!(
-            "killed the leader {} while it ran {} tasks; it starts again",
+            "killed the leader {} while it ran {}; it starts again",
             stage.name(at),
-            held.len()
+            tasks(held.len())
         ));
         stage.start(at)?;
         let names = held.iter().map(Held::name).collect();
@@ -230,9 +234,9 @@ impl Play<'_> {
         let killed = Instant::now();
         stage.kill(at).await?;
         self.say(&format!(
-            "killed the leader {} while it ran {} tasks; it stays down",
+            "killed the leader {} while it ran {}; it stays down",
             stage.name(at),
-            held.len()
+            tasks(held.len())
         ));
         let held = self.until_taken_over(held, killed + STEP_MAX).await?;
         let settled = killed.elapsed();

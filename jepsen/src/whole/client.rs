@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use matins_node::system::simulated::Machine;
 use matins_proto::v1;
 use matins_proto::v1::runs_client::RunsClient;
 use matins_proto::v1::schedules_client::SchedulesClient;
@@ -21,18 +20,17 @@ const TRY_MAX: Duration = Duration::from_secs(8);
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// A client of one seed.
+#[derive(Clone)]
 pub(super) struct Client {
     pub(super) number: usize,
     pub(super) nodes: usize,
-    pub(super) machine: Machine,
     pub(super) observer: Observer,
     pub(super) seed: u64,
 }
 
 impl Client {
     /// Asks until the audit.
-    pub(super) async fn run(self) -> turmoil::Result {
-        self.machine.enter();
+    pub(super) async fn run(self) {
         let mut random = StdRng::seed_from_u64(self.seed);
         let channels: Vec<Channel> = (0..self.nodes).map(|node| channel(&name_of(node))).collect();
         let (mut made, mut known): (u64, Vec<String>) = (0, Vec::new());

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use matins_node::system::simulated::Machine;
 use matins_proto::v1;
 use matins_proto::v1::runs_client::RunsClient;
 use matins_proto::v1::schedules_client::SchedulesClient;
@@ -21,18 +20,17 @@ const TRY_MAX: Duration = Duration::from_secs(8);
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// A client of one seed.
+#[derive(Clone)]
 pub(super) struct Client {
     pub(super) number: usize,
     pub(super) nodes: usize,
-    pub(super) machine: Machine,
     pub(super) observer: Observer,
     pub(super) seed: u64,
 }
 
 impl Client {
     /// Asks until the audit.
-    pub(super) async fn run(self) -> turmoil::Result {
-        self.machine.enter();
+    pub(super) async fn run(self) {
         let mut random = StdRng::seed_from_u64(self.seed);
         let channels: Vec<Channel> = (0..self.nodes).map(|node| channel(&name_of(node))).collect();
         let (mut made, mut known): (u64, Vec<String>) = (0, Vec::new());
@@ -65,7 +63,7 @@ impl Client {
         self.observer.with(|inner| inner.requests.insert(request.to_owned(), Fate::Maybe));
         while now() < began + GIVE_UP {
             let node = random.random_range(0..channels.len());
-            let (tried, mut runs) = (now(), RunsClient::new(channels[node].clone()));
+            let mut runs = RunsClient::new(channels[node].clone());
             let message = v1::StartRunRequest {
                 request_id: request.to_owned(),
                 workflow: "order".into(),
@@ -75,7 +73,7 @@ impl Client {
             match tokio::time::timeout(TRY_MAX, runs.start(message)).await {
                 Ok(Ok(answer)) => {
                     let answer = answer.into_inner();
-                    self.started(request, tried, &answer, asked_in);
+                    self.started(request, began, &answer, asked_in);
                     return Some(answer.run_id);
                 }
                 Ok(Err(status)) if is_refusal(&status) => {
@@ -90,10 +88,12 @@ impl Client {
         None
     }
 
-    fn started(&self, request: &str, tried: Duration, answer: &v1::StartRunResponse, asked_in: Phase) {
+    /// `began`: when the request was first sent. A repeat names the entry that did it then, which may be older than the
+    /// repeat, but not older than the request.
+    fn started(&self, request: &str, began: Duration, answer: &v1::StartRunResponse, asked_in: Phase) {
         let index = answer.committed.as_ref().map_or(0, |committed| committed.index);
         self.observer.trace(&format!("{request} is {} at {index}", answer.run_id));
-        self.observer.answered("the start of a run", tried, index);
+        self.observer.answered("the start of a run", began, index);
         let Some(run) = answer.run_id.strip_prefix("run-").and_then(|number| number.parse().ok()) else {
             self.observer.fail(format!("a started run is called `{}`", answer.run_id));
             return;

@@ -18,7 +18,7 @@ use super::executor::Journal;
 use super::host::name_of;
 use super::observer::Observer;
 use super::shape::{Kind, Shape};
-use super::tasks::Supervisor;
+use super::tasks::{LOOK_EVERY, Supervisor};
 
 /// The exit code of a leader that gives up a lead it cannot use (PROTOCOL 2.3): it has done as it should.
 const GAVE_UP: i32 = 75;
@@ -54,9 +54,9 @@ impl Worker {
     }
 }
 
-/// The names of an executor and of its supervisor on the simulated network.
-pub(super) fn executor_names(number: usize) -> (String, String) {
-    (format!("x{}", number + 1), format!("s{}", number + 1))
+/// The name of an executor on the simulated network.
+pub(super) fn executor_name(number: usize) -> String {
+    format!("x{}", number + 1)
 }
 
 /// What ends a fault.
@@ -82,6 +82,8 @@ pub(super) struct Faults {
     /// Pairs whose link is in some fault: one at a time.
     links: BTreeSet<(usize, usize)>,
     next_at: Duration,
+    /// When supervisors look at their tasks again.
+    look_at: Duration,
     pub(super) counts: BTreeMap<Kind, u64>,
     pub(super) crashes: u64,
     pub(super) gave_up: u64,
@@ -109,6 +111,7 @@ impl Faults {
             active: Vec::new(),
             links: BTreeSet::new(),
             next_at: Duration::ZERO,
+            look_at: Duration::ZERO,
             counts: BTreeMap::new(),
             crashes: 0,
             gave_up: 0,
@@ -138,8 +141,12 @@ impl Faults {
         for (number, worker) in self.workers.iter_mut().enumerate() {
             if worker.down_until.is_some_and(|until| until <= now) {
                 worker.down_until = None;
-                sim.bounce(executor_names(number).0);
+                sim.bounce(executor_name(number));
             }
+        }
+        if self.look_at <= now {
+            self.look_at = now + LOOK_EVERY;
+            self.workers.iter().for_each(|worker| worker.supervisor.look(now));
         }
         let (over, active): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.active).into_iter().partition(|(end, _)| *end <= now);
@@ -310,7 +317,7 @@ impl Faults {
         number: usize,
         (until, down): (Duration, Duration),
     ) -> bool {
-        let (executor, supervisor) = executor_names(number);
+        let executor = executor_name(number);
         let worker = &mut self.workers[number];
         if worker.down_until.is_some() || worker.is_cut_off {
             return false;
@@ -326,9 +333,8 @@ impl Faults {
         sim.crash(executor.as_str());
         worker.supervisor.connect(false);
         if kind == Kind::ExecutorPowerCut {
-            worker.supervisor.lose_power();
+            worker.supervisor.lose_power(sim.elapsed());
             worker.journal.borrow_mut().lose_power();
-            sim.bounce(supervisor.as_str());
         }
         worker.down_until = Some(sim.elapsed() + down);
         true
@@ -393,7 +399,7 @@ impl Faults {
             Undo::Room(node) => self.seats[node].machine.disk().set_room(None),
             Undo::Worker(number) => {
                 for node in 0..self.seats.len() {
-                    sim.repair(executor_names(number).0, name_of(node));
+                    sim.repair(executor_name(number), name_of(node));
                 }
                 self.workers[number].is_cut_off = false;
             }

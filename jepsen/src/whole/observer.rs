@@ -156,8 +156,8 @@ impl Observer {
     }
 
     /// A process of a task begins: it is the only one (I6).
-    pub(super) fn task_started(&self, task: &str, fence: Fence) {
-        self.trace(&format!("{task} runs under {}", fence.0));
+    pub(super) fn task_started(&self, at: Duration, task: &str, fence: Fence) {
+        self.trace_at(at, &format!("{task} runs under {}", fence.0));
         let others = self.with(|inner| {
             inner.attempts += 1;
             let running = inner.running.entry(task.to_owned()).or_default();
@@ -165,13 +165,13 @@ impl Observer {
             running.clone()
         });
         if others.len() > 1 {
-            self.fail(format!("I6: {task} runs under several fences at once: {others:?}"));
+            self.fail_at(at, format!("I6: {task} runs under several fences at once: {others:?}"));
         }
     }
 
     /// A process of a task is gone.
-    pub(super) fn task_ended(&self, task: &str, fence: Fence) {
-        self.trace(&format!("{task} ended under {}", fence.0));
+    pub(super) fn task_ended(&self, at: Duration, task: &str, fence: Fence) {
+        self.trace_at(at, &format!("{task} ended under {}", fence.0));
         self.with(|inner| {
             if let Some(running) = inner.running.get_mut(task) {
                 running.remove(&fence);

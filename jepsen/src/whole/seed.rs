@@ -15,7 +15,7 @@ use turmoil::Sim;
 
 use super::client::Client;
 use super::executor::Executor;
-use super::faults::{Faults, Worker, executor_names};
+use super::faults::{Faults, Worker, executor_name};
 use super::host::{Host, name_of};
 use super::observer::{Observer, Phase};
 use super::shape::Shape;
@@ -91,6 +91,26 @@ pub(super) fn tell(seed: u64, under_faults: Duration) -> Story {
     })
 }
 
+/// All who ask something of the cluster. They share one host: each host costs as much as all links to it, at each tick.
+#[derive(Clone)]
+struct Asking {
+    machine: Machine,
+    clients: Vec<Client>,
+    observer: Observer,
+    nodes: usize,
+}
+
+impl Asking {
+    async fn run(self) -> turmoil::Result {
+        self.machine.enter();
+        for client in self.clients {
+            tokio::task::spawn_local(client.run());
+        }
+        starter::found(self.observer, self.nodes).await;
+        std::future::pending().await
+    }
+}
+
 impl World<'_> {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
@@ -123,27 +143,28 @@ impl World<'_> {
         let workers: Vec<Worker> = (0..shape.executors)
             .map(|number| {
                 let machine = machine(&shape, &mut random);
-                let supervisor = Supervisor::new(random.random(), &observer);
+                let supervisor = Supervisor::new(&machine, random.random(), &observer);
                 let journal = Rc::default();
                 let worker = Worker::new(&supervisor, &journal);
-                let (executor_name, supervisor_name) = executor_names(number);
-                let (below, own) = (supervisor.clone(), machine.clone());
-                sim.host(supervisor_name, move || below.clone().run(own.clone()));
                 let executor = Executor { number, nodes: shape.nodes, machine, supervisor, journal };
-                sim.host(executor_name, move || executor.clone().run());
+                sim.host(executor_name(number), move || executor.clone().run());
                 worker
             })
             .collect();
-        let (outside, watching, nodes) = (machine(&shape, &mut random), observer.clone(), shape.nodes);
-        sim.host("starter", move || starter::found(outside.clone(), watching.clone(), nodes));
-        for number in 1..=shape.clients {
-            let (machine, observer) = (machine(&shape, &mut random), observer.clone());
-            let seed = random.random();
-            sim.host(format!("c{number}"), move || {
-                let (machine, observer) = (machine.clone(), observer.clone());
-                Client { number, nodes, machine, observer, seed }.run()
-            });
-        }
+        let asking = Asking {
+            machine: machine(&shape, &mut random),
+            clients: (1..=shape.clients)
+                .map(|number| Client {
+                    number,
+                    nodes: shape.nodes,
+                    observer: observer.clone(),
+                    seed: random.random(),
+                })
+                .collect(),
+            observer: observer.clone(),
+            nodes: shape.nodes,
+        };
+        sim.host("asking", move || asking.clone().run());
         let faults = Faults::new(&shape, &observer, (&machines, workers));
         Self { sim, random, shape, observer, faults }
     }

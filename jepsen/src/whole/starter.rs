@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use matins_node::system::{connect_lazy, simulated::Machine};
+use matins_node::system::connect_lazy;
 use matins_proto::v1;
 use matins_proto::v1::cluster_client::ClusterClient;
 use matins_proto::v1::workflows_client::WorkflowsClient;
@@ -43,8 +43,7 @@ slots: 1
 const WITHIN: Duration = Duration::from_secs(20);
 
 /// Makes a cluster of `nodes` and registers the workflows; then the faults begin.
-pub(super) async fn found(machine: Machine, observer: Observer, nodes: usize) -> turmoil::Result {
-    machine.enter();
+pub(super) async fn found(observer: Observer, nodes: usize) {
     let first = channel(&name_of(0));
     let mut cluster = ClusterClient::new(first.clone());
     until(async || cluster.clone().init(v1::InitClusterRequest { request_id: "init".into() }).await.is_ok())
@@ -77,7 +76,6 @@ pub(super) async fn found(machine: Machine, observer: Observer, nodes: usize) ->
     })
     .await;
     observer.with(|inner| inner.phase = Phase::Faults);
-    std::future::pending().await
 }
 
 async fn until(mut step: impl AsyncFnMut() -> bool) {

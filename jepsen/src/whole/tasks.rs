@@ -1,7 +1,8 @@
 //! A supervisor and its tasks, which are no more than instants at which they end: the decisions are those of
 //! `matins_core::supervisor`, and what really "runs" at one instant is known exactly (I6).
 //!
-//! It outlives the executor beside it and ends with its machine.
+//! It outlives the executor beside it and ends with its machine. It is no host of the simulated network, since it speaks to
+//! its executor only: whoever plays fate lets it look at its tasks.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -11,14 +12,14 @@ use std::time::Duration;
 use matins_core::executor::{Event as ExecutorEvent, SpawnAnswer};
 use matins_core::id::Fence;
 use matins_core::supervisor::{Action, Event, Exit, Held, Machine as Rules};
-use matins_node::system::{boot_time, simulated::Machine};
+use matins_node::system::simulated::Machine;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::observer::{Observer, Phase};
 
 /// How often it looks whether a task has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// A process.
 struct Process {
@@ -31,6 +32,9 @@ struct Process {
 pub(super) struct Supervisor(Rc<RefCell<Inner>>);
 
 struct Inner {
+    machine: Machine,
+    /// The simulated time of what happens now.
+    now: Duration,
     rules: Rules,
     random: StdRng,
     processes: BTreeMap<Fence, Process>,
@@ -45,8 +49,10 @@ struct Inner {
 
 impl Supervisor {
     /// One that holds nothing.
-    pub(super) fn new(seed: u64, observer: &Observer) -> Self {
+    pub(super) fn new(machine: &Machine, seed: u64, observer: &Observer) -> Self {
         Self(Rc::new(RefCell::new(Inner {
+            machine: machine.clone(),
+            now: Duration::ZERO,
             rules: Rules::default(),
             random: StdRng::seed_from_u64(seed),
             processes: BTreeMap::new(),
@@ -59,12 +65,13 @@ impl Supervisor {
     }
 
     /// The machine lost its power: everything that ran is gone, and nobody remembers it.
-    pub(super) fn lose_power(&self) {
+    pub(super) fn lose_power(&self, now: Duration) {
         let mut inner = self.0.borrow_mut();
+        inner.now = now;
         let labels: Vec<(Fence, String)> =
             inner.processes.keys().map(|fence| (*fence, inner.label(*fence))).collect();
         for (fence, label) in labels {
-            inner.observer.task_ended(&label, fence);
+            inner.observer.task_ended(now, &label, fence);
         }
         inner.rules = Rules::default();
         inner.processes.clear();
@@ -73,13 +80,11 @@ impl Supervisor {
         inner.has_executor = false;
     }
 
-    /// Lives on its machine until that loses its power.
-    pub(super) async fn run(self, machine: Machine) -> turmoil::Result {
-        machine.enter();
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            self.0.borrow_mut().pass_time();
-        }
+    /// Looks which tasks have ended, and which deadlines have passed.
+    pub(super) fn look(&self, now: Duration) {
+        let mut inner = self.0.borrow_mut();
+        inner.now = now;
+        inner.pass_time();
     }
 
     /// An executor connects, or lets go.
@@ -92,6 +97,7 @@ impl Supervisor {
     /// The executor says something. `label`: the task of a fence that is to be spawned.
     pub(super) fn hear(&self, event: Event, label: Option<&str>) {
         let mut inner = self.0.borrow_mut();
+        inner.now = turmoil::sim_elapsed().expect("executors live under turmoil only");
         if let (Event::Spawn { fence, .. }, Some(label)) = (&event, label) {
             inner.labels.insert(*fence, label.to_owned());
         }
@@ -125,16 +131,13 @@ impl Inner {
     }
 
     fn pass_time(&mut self) {
-        let now = turmoil::sim_elapsed().unwrap_or_default();
-        let ended: Vec<Fence> = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.ends_at <= now)
-            .map(|(fence, _)| *fence)
-            .collect();
+        let has_ended = |process: &Process| process.ends_at <= self.now;
+        let processes = self.processes.iter();
+        let ended: Vec<Fence> =
+            processes.filter(|(_, process)| has_ended(process)).map(|(fence, _)| *fence).collect();
         for fence in ended {
             let Some(process) = self.processes.remove(&fence) else { continue };
-            self.observer.task_ended(&self.label(fence), fence);
+            self.observer.task_ended(self.now, &self.label(fence), fence);
             self.happened(Event::Exited { fence, exit: process.exit });
             self.happened(Event::Gone { fence });
         }
@@ -142,7 +145,8 @@ impl Inner {
     }
 
     fn happened(&mut self, event: Event) {
-        for action in self.rules.handle(boot_time(), event) {
+        let boot = self.machine.clocks().boot_time(self.now);
+        for action in self.rules.handle(boot, event) {
             self.act(action);
         }
     }
@@ -173,15 +177,14 @@ impl Inner {
             _ => self.random.random_range(30..1_500),
         };
         let code = i32::from(!is_healed && self.random.random_ratio(1, 10));
-        let ends_at = turmoil::sim_elapsed().unwrap_or_default() + Duration::from_millis(millis);
+        let ends_at = self.now + Duration::from_millis(millis);
         self.processes.insert(fence, Process { ends_at, exit: Exit::Code(code) });
-        self.observer.task_started(&self.label(fence), fence);
+        self.observer.task_started(self.now, &self.label(fence), fence);
         self.tell(ExecutorEvent::Answered { fence, answer: SpawnAnswer::Started });
     }
 
     fn end_within(&mut self, fence: Fence, millis_max: u64, signal: i32) {
-        let by = turmoil::sim_elapsed().unwrap_or_default()
-            + Duration::from_millis(self.random.random_range(0..millis_max));
+        let by = self.now + Duration::from_millis(self.random.random_range(0..millis_max));
         match self.processes.get_mut(&fence) {
             Some(process) if by < process.ends_at => {
                 *process = Process { ends_at: by, exit: Exit::Signal(signal) };

@@ -4,13 +4,20 @@ use std::time::Duration;
 
 use matins_core::time::{BootTime, Timestamp};
 
-use super::Machine;
+use super::{Clocks, Machine};
 
 /// The boot-time clock of this machine: it runs on while processes come and go.
 pub fn boot_time() -> BootTime {
-    let (clocks, elapsed) = (Machine::current().clocks(), elapsed().as_nanos() as u64);
-    let ahead = i128::from(elapsed) * i128::from(clocks.boot_ppm) / 1_000_000;
-    BootTime(clocks.boot.0 + (i128::from(elapsed) + ahead) as u64)
+    Machine::current().clocks().boot_time(elapsed())
+}
+
+impl Clocks {
+    /// The boot-time clock when so much time of the simulation has passed.
+    pub fn boot_time(&self, elapsed: Duration) -> BootTime {
+        let elapsed = elapsed.as_nanos() as i128;
+        let ahead = elapsed * i128::from(self.boot_ppm) / 1_000_000;
+        BootTime(self.boot.0 + (elapsed + ahead) as u64)
+    }
 }
 
 /// The wall clock of this machine.

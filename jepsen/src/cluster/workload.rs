@@ -9,6 +9,7 @@ mod calendar;
 mod call;
 mod dag;
 mod doors;
+mod excuse;
 mod limits;
 mod linear;
 mod mutex;
@@ -40,8 +41,7 @@ pub(crate) struct Site {
     /// Everything random is drawn from it.
     pub(crate) seed: u64,
     /// What is done to the nodes meanwhile. Only a checker may look, and only for what the protocol itself excepts
-    /// ([`Faults::voids`]).
-    #[allow(dead_code, reason = "so far no checker needs an exception")]
+    /// ([`excuse::Excuses`]).
     pub(crate) faults: Faults,
 }
 

@@ -23,6 +23,7 @@ use crate::report::Report;
 use super::calendar::{Field, Fold, Rule};
 use super::call::Call;
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::record::read;
 use super::spans::{Use, spans, within};
 use super::{Site, Trouble, Workload, runs};
@@ -198,7 +199,9 @@ impl Workload for Backfill {
         let doors = Doors::open(site)?;
         let mut history = History { asked: self.asked.clone(), ..History::default() };
         let mut backfill_of: BTreeMap<String, String> = BTreeMap::new();
-        for run in runs::list(&doors, NAME, &[]).await? {
+        let all = runs::whole(&doors, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        for run in all {
             let Some(backfill) = run.backfill.clone() else { continue };
             let rule = run.workflow.rsplit('-').next().and_then(|number| number.parse().ok());
             backfill_of.insert(run.id.clone(), backfill.clone());
@@ -219,6 +222,8 @@ impl Workload for Backfill {
             }
         }
         let (spans, mut found) = spans(&read(&site.record_file(NAME))?);
+        excuses.tell(NAME, &spans, report);
+        let spans = excuses.counted(spans);
         found.extend(broken(&history));
         // Each backfill keeps to its own number of active runs, as the tasks themselves saw it.
         let uses: Vec<Use> = spans

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use crate::report::Report;
 
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::record::read;
 use super::spans::{Span, spans};
 use super::{Site, Trouble, Workload, runs};
@@ -85,6 +86,9 @@ impl Workload for Dag {
     async fn check(&mut self, site: &Site, report: &mut Report) -> Result<(), Trouble> {
         let (spans, mut found) = spans(&read(&site.record_file(NAME))?);
         let all = runs::whole(&Doors::open(site)?, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        excuses.tell(NAME, &spans, report);
+        let spans = excuses.counted(spans);
         let mut runs_of: BTreeMap<&str, usize> = BTreeMap::new();
         let (mut attempts, mut lost, mut retried) = (0, 0, 0);
         for run in &all {

@@ -17,6 +17,7 @@ use crate::report::Report;
 
 use super::call::Call;
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::mutex::keep_busy;
 use super::record::read;
 use super::spans::{Span, Use, peaks, spans, within};
@@ -86,6 +87,9 @@ impl Workload for Limits {
         let lines = read(&site.record_file(NAME))?;
         let (spans, mut broken) = spans(&lines);
         let all = runs::whole(&doors, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        excuses.tell(NAME, &spans, report);
+        let spans = excuses.counted(spans);
         let executors = doors.surely(ListExecutorsRequest::default()).await?.executors;
         let mut limits: BTreeMap<String, u32> =
             executors.iter().map(|it| (format!("executor {}", it.id), it.slots)).collect();

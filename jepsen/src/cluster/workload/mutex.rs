@@ -15,6 +15,7 @@ use crate::report::Report;
 
 use super::call::Call;
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::record::{Event, read};
 use super::spans::{exclusive, spans};
 use super::{Site, Trouble, Workload, runs};
@@ -62,9 +63,10 @@ impl Workload for Mutex {
 
     async fn check(&mut self, site: &Site, report: &mut Report) -> Result<(), Trouble> {
         let lines = read(&site.record_file(NAME))?;
-        let mut broken = exclusive(&lines, |run, task| format!("{run}/{task}"));
-        let (spans, _) = spans(&lines);
         let all = runs::whole(&Doors::open(site)?, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        let mut broken = exclusive(&lines, &excuses, |run, task| format!("{run}/{task}"));
+        let (spans, _) = spans(&lines);
         for run in all.iter().filter(|run| run.state() != State::Success) {
             broken.push(format!(
                 "5.10: {} ended {}, though what was lost is retried without using up retries",
@@ -76,6 +78,7 @@ impl Workload for Mutex {
         report.needs("mutex: runs", all.len() as u64, 5);
         report.needs("mutex: attempts", spans.len() as u64, 20);
         report.needs("mutex: attempts that were killed or stopped", killed as u64, 0);
+        excuses.tell(NAME, &spans, report);
         report.needs(
             "mutex: words of the living",
             lines.iter().filter(|it| it.event == Event::Alive).count() as u64,

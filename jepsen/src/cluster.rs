@@ -23,6 +23,7 @@ mod processes;
 mod proxy;
 mod run;
 mod shell;
+mod summary;
 pub(crate) mod trial;
 mod verdict;
 pub(crate) mod workload;
@@ -94,14 +95,19 @@ fn run_all(settings: &run::Settings, workloads: Vec<Box<dyn Workload>>, report: 
         Ok(janitor) => janitor,
         Err(trouble) => return report.invalid.push(trouble.0),
     };
+    let mut parts = Vec::new();
     for (number, workload) in workloads.into_iter().enumerate() {
         let name = workload.name();
-        let one = run::run(settings, workload, number as u32);
-        let is_interrupted = one.invalid.iter().any(|why| why.starts_with("interrupted"));
-        report.take(name, one);
+        let part = run::run(settings, workload, number as u32);
+        let is_interrupted = part.invalid.iter().any(|why| why.starts_with("interrupted"));
+        parts.push((name, part));
         if is_interrupted {
             break;
         }
+    }
+    summary::tell(&parts, report);
+    for (name, part) in parts {
+        report.take(name, part);
     }
     report.notes.push("the seed draws faults and work; real processes never run the same way twice".into());
     if report.verdict() != Verdict::Held {

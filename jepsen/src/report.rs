@@ -55,7 +55,7 @@ pub(crate) struct Report {
     /// What a reader should know besides.
     pub(crate) notes: Vec<String>,
     /// What was done, one line each, in order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) timeline: Vec<String>,
 }
 
@@ -91,7 +91,9 @@ impl Report {
 
     /// Takes in the report of a part; its lines begin with the part's name.
     pub(crate) fn take(&mut self, part: &str, other: Self) {
-        let named = |text: String| format!("{part}: {text}");
+        let start = format!("{part}: ");
+        // What a part has named after itself is not named twice.
+        let named = |text: String| if text.starts_with(&start) { text } else { format!("{start}{text}") };
         self.figures
             .extend(other.figures.into_iter().map(|figure| Figure { name: named(figure.name), ..figure }));
         let failures = other.failures.into_iter();
@@ -191,6 +193,30 @@ mod tests {
         assert_eq!(report.verdict(), Verdict::Invalid);
         report.fail("I6: two processes", "matins-jepsen sim --from 1 --seeds 1");
         assert_eq!(report.verdict(), Verdict::Broken);
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut report = Report::new("sim");
+        report.needs("runs", 9, 10);
+        for line in [None, Some("0.0 s  kill of n1".to_owned())] {
+            report.timeline.extend(line);
+            report.write(file.path()).unwrap();
+            let read = Report::read(file.path()).unwrap();
+            assert_eq!(read.to_string(), report.to_string());
+        }
+    }
+
+    #[test]
+    fn a_part_is_named_once() {
+        let mut part = Report::new("cluster mutex");
+        part.figure("faults", 3);
+        part.figure("mutex: runs", 7);
+        let mut report = Report::new("cluster");
+        report.take("mutex", part);
+        let names: Vec<&str> = report.figures.iter().map(|figure| figure.name.as_str()).collect();
+        assert_eq!(names, ["mutex: faults", "mutex: runs"]);
     }
 
     #[test]

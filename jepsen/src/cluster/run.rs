@@ -25,7 +25,7 @@ use super::nodes::{Nodes, Plan};
 use super::observer::Observer;
 use super::shell::call;
 use super::verdict::Evidence;
-use super::workload::{ALL, Site, Trouble, Workload};
+use super::workload::{ALL, Site, Trouble, Until, Workload};
 use crate::report::{Report, Verdict};
 
 /// A node that was started answers within this, on a machine that is busy.
@@ -199,12 +199,16 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
     let order = choose((settings, workload.name()), &field, report).await?;
     workload.set_up(&site).await?;
     let began = Instant::now();
-    let until = began + Duration::from_secs(settings.seconds);
+    let until = Until::after(Duration::from_secs(settings.seconds));
     let seed = own_seed(settings, workload.name());
     let haunted = start_haunting(scene, Arc::clone(&field), (order, seed));
-    let driven = workload.drive(&site, until).await;
+    let haunted = async {
+        let haunted = haunted.await;
+        until.set_calm();
+        haunted.unwrap_or_else(|_| Err(Trouble("the thread of the nemeses panicked".into())))
+    };
+    let (driven, haunted) = tokio::join!(workload.drive(&site, &until), haunted);
     let worked = began.elapsed();
-    let haunted = haunted.await.unwrap_or_else(|_| Err(Trouble("the thread of the nemeses panicked".into())));
     let sight = observer.stop();
     let evidence = Evidence {
         faults: faults.all(),

@@ -4,7 +4,7 @@
 //! way, some with tasks that do not listen, since a stopping attempt still holds its slot. Start at [`Limits`].
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_proto::v1::{
     CancelRunRequest, ListExecutorsRequest, ListPoolsRequest, ListRunsRequest, Run, SetPoolRequest,
@@ -21,7 +21,7 @@ use super::excuse::Excuses;
 use super::mutex::keep_busy;
 use super::record::read;
 use super::spans::{Span, Use, peaks, spans, within};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 
 const NAME: &str = "limits";
 
@@ -72,7 +72,7 @@ impl Workload for Limits {
         runs::apply(&doors, NAME, text).await
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let workflows = [GATED.0, GATED.0, "limits/free"];
         let (busy, cancel) = tokio::join!(keep_busy(site, &workflows, 8, until), cancel_some(site, until));
         busy.and(cancel)
@@ -120,10 +120,10 @@ impl Workload for Limits {
 }
 
 /// Now and then cancels a run, by TERM or at once.
-async fn cancel_some(site: &Site, until: Instant) -> Result<(), Trouble> {
+async fn cancel_some(site: &Site, until: &Until) -> Result<(), Trouble> {
     let doors = Doors::open(site)?;
     let mut random = StdRng::seed_from_u64(site.seed ^ 1);
-    while Instant::now() < until {
+    while !until.is_over() {
         sleep(Duration::from_millis(1_500)).await;
         let states = vec![matins_proto::v1::run::State::Running as i32];
         let ask = ListRunsRequest { namespace: NAME.into(), states, ..ListRunsRequest::default() };

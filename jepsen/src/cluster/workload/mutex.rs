@@ -3,7 +3,7 @@
 //! Tasks hold a lock for seconds; some are stopped by their timeout and do not listen, so that the next attempt has to
 //! wait for the end of the one before. Start at [`Mutex`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_proto::v1::run::State;
 use matins_proto::v1::{ListRunsRequest, StartRunRequest};
@@ -18,7 +18,7 @@ use super::doors::{Doors, Heard};
 use super::excuse::Excuses;
 use super::record::{Event, read};
 use super::spans::{exclusive, spans};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 
 const NAME: &str = "mutex";
 
@@ -53,7 +53,7 @@ impl Workload for Mutex {
         runs::apply(&Doors::open(site)?, NAME, text).await
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         keep_busy(site, &["mutex/locks"], RUNS_MAX, until).await
     }
 
@@ -94,11 +94,11 @@ pub(crate) async fn keep_busy(
     site: &Site,
     workflows: &[&str],
     runs_max: usize,
-    until: Instant,
+    until: &Until,
 ) -> Result<(), Trouble> {
     let doors = Doors::open(site)?;
     let mut random = StdRng::seed_from_u64(site.seed);
-    while Instant::now() < until {
+    while !until.is_over() {
         let namespace = workflows[0].split('/').next().unwrap_or_default().to_owned();
         let states = runs::ACTIVE.iter().map(|state| *state as i32).collect();
         let ask = ListRunsRequest { namespace, states, ..ListRunsRequest::default() };

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_proto::v1::attempt::State as AttemptState;
 use matins_proto::v1::{AbandonAttemptRequest, ListRunsRequest, StartRunRequest};
@@ -22,7 +22,7 @@ use super::doors::{Doors, Heard};
 use super::excuse::Excuses;
 use super::record::{Event, Line, read};
 use super::spans::spans;
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 
 const NAME: &str = "register";
 
@@ -70,11 +70,11 @@ impl Workload for Register {
         runs::apply(&Doors::open(site)?, NAME, text).await
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let doors = Doors::open(site)?;
         let mut random = StdRng::seed_from_u64(site.seed);
         let mut round = 0_u32;
-        while Instant::now() < until {
+        while !until.is_over() {
             sleep(Duration::from_millis(250)).await;
             round += 1;
             let workflow = format!("{NAME}/writer-{}", round % REGISTERS);

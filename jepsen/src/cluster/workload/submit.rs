@@ -237,6 +237,8 @@ impl Client {
                         break;
                     }
                 }
+                // A node whose disk is full, say, answers for itself: another one may have done it, or will.
+                Heard::Refused(answered) if answered.reason == Reason::Fault => {}
                 Heard::Refused(answered) => {
                     sent.refused.push(answered.message.clone());
                     // After an acknowledgement it is noted, and the checker finds it.

@@ -6,6 +6,7 @@
 //! they come together.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 
@@ -23,6 +24,7 @@ mod processes;
 mod proxy;
 mod run;
 mod shell;
+mod summary;
 pub(crate) mod trial;
 mod verdict;
 pub(crate) mod workload;
@@ -94,19 +96,35 @@ fn run_all(settings: &run::Settings, workloads: Vec<Box<dyn Workload>>, report: 
         Ok(janitor) => janitor,
         Err(trouble) => return report.invalid.push(trouble.0),
     };
+    let mut parts = Vec::new();
     for (number, workload) in workloads.into_iter().enumerate() {
         let name = workload.name();
-        let one = run::run(settings, workload, number as u32);
-        let is_interrupted = one.invalid.iter().any(|why| why.starts_with("interrupted"));
-        report.take(name, one);
+        let began = Instant::now();
+        let mut part = run::run(settings, workload, number as u32);
+        part.took(began.elapsed());
+        say(name, &part);
+        let is_interrupted = part.invalid.iter().any(|why| why.starts_with("interrupted"));
+        parts.push((name, part));
         if is_interrupted {
             break;
         }
     }
+    summary::tell(&parts, report);
+    let not_held = parts.iter().filter(|(_, part)| part.verdict() != Verdict::Held).map(|(name, _)| *name);
+    let again = not_held.collect::<Vec<_>>().join(",");
+    for (name, part) in parts {
+        report.take(name, part);
+    }
     report.notes.push("the seed draws faults and work; real processes never run the same way twice".into());
     if report.verdict() != Verdict::Held {
-        report.notes.push(format!("run again with `{}`", settings.repeat));
+        report.notes.push(format!("run again with `{} --workload {again}`", settings.repeat));
     }
+}
+
+/// Says how one of them ended: all together take minutes, and the report comes at the end.
+#[expect(clippy::print_stderr, reason = "the report alone goes to standard output")]
+fn say(name: &str, part: &Report) {
+    eprintln!("{name}: {:?} after {:.0} s", part.verdict(), part.seconds);
 }
 
 fn prepare(arguments: &Arguments) -> Result<(run::Settings, Vec<Box<dyn Workload>>), workload::Trouble> {

@@ -91,7 +91,9 @@ impl Report {
 
     /// Takes in the report of a part; its lines begin with the part's name.
     pub(crate) fn take(&mut self, part: &str, other: Self) {
-        let named = |text: String| format!("{part}: {text}");
+        let start = format!("{part}: ");
+        // What a part has named after itself is not named twice.
+        let named = |text: String| if text.starts_with(&start) { text } else { format!("{start}{text}") };
         self.figures
             .extend(other.figures.into_iter().map(|figure| Figure { name: named(figure.name), ..figure }));
         let failures = other.failures.into_iter();
@@ -194,15 +196,27 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_wrote_reads_back() {
+    fn what_was_written_is_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut report = Report::new("sim");
-        report.figure("runs", 9);
-        report.write(file.path()).unwrap();
-        assert_eq!(Report::read(file.path()).unwrap().figures.len(), 1);
-        report.timeline.push("0.1 s killed".into());
-        report.write(file.path()).unwrap();
-        assert_eq!(Report::read(file.path()).unwrap().timeline, report.timeline);
+        report.needs("runs", 9, 10);
+        for line in [None, Some("0.0 s  kill of n1".to_owned())] {
+            report.timeline.extend(line);
+            report.write(file.path()).unwrap();
+            let read = Report::read(file.path()).unwrap();
+            assert_eq!(read.to_string(), report.to_string());
+        }
+    }
+
+    #[test]
+    fn a_part_is_named_once() {
+        let mut part = Report::new("cluster mutex");
+        part.figure("faults", 3);
+        part.figure("mutex: runs", 7);
+        let mut report = Report::new("cluster");
+        report.take("mutex", part);
+        let names: Vec<&str> = report.figures.iter().map(|figure| figure.name.as_str()).collect();
+        assert_eq!(names, ["mutex: faults", "mutex: runs"]);
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub(crate) struct FaultAt(usize);
 pub(crate) struct Void {
     pub(crate) node: String,
     pub(crate) from: BootTime,
-    /// `None`: it lasts.
+    /// When the fault was over. `None`: it lasts.
+    pub(crate) healed: Option<BootTime>,
+    /// When whatever it left over must have ended. `None`: it lasts.
     pub(crate) to: Option<BootTime>,
 }
 
@@ -92,8 +94,9 @@ impl Faults {
     pub(crate) fn voids(&self) -> Vec<Void> {
         let voids = self.all().into_iter().filter(|fault| fault.kind.voids_exclusivity());
         let voids = voids.flat_map(|fault| {
-            let (from, to) = (fault.from, fault.to.map(|to| later(to, LEFTOVERS_MAX)));
-            fault.nodes.into_iter().map(move |node| Void { node, from, to })
+            let (from, healed) = (fault.from, fault.to);
+            let to = healed.map(|healed| later(healed, LEFTOVERS_MAX));
+            fault.nodes.into_iter().map(move |node| Void { node, from, healed, to })
         });
         voids.collect()
     }

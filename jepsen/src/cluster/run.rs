@@ -25,7 +25,7 @@ use super::nodes::{Nodes, Plan};
 use super::observer::Observer;
 use super::shell::call;
 use super::verdict::Evidence;
-use super::workload::{Site, Trouble, Workload};
+use super::workload::{ALL, Site, Trouble, Until, Workload};
 use crate::report::{Report, Verdict};
 
 /// A node that was started answers within this, on a machine that is busy.
@@ -90,7 +90,7 @@ fn perform(
     let with_disks =
         wanted.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.need() == Some(Need::Disks)));
     // Swarm testing: snapshots every few seconds in one run, none in another.
-    let shrink = SHRINKS[StdRng::seed_from_u64(settings.seed).random_range(0..SHRINKS.len())];
+    let shrink = SHRINKS[StdRng::seed_from_u64(own_seed(settings, name)).random_range(0..SHRINKS.len())];
     if shrink > 1 {
         report.notes.push(format!("bounds of log and history are {shrink} times smaller in debug builds"));
     }
@@ -196,14 +196,19 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
         is_over: Arc::clone(&scene.is_over),
         patience: PROOF_MAX,
     });
-    let order = choose(settings, &field, report).await?;
+    let order = choose((settings, workload.name()), &field, report).await?;
     workload.set_up(&site).await?;
     let began = Instant::now();
-    let until = began + Duration::from_secs(settings.seconds);
-    let haunted = start_haunting(scene, Arc::clone(&field), order);
-    let driven = workload.drive(&site, until).await;
+    let until = Until::after(Duration::from_secs(settings.seconds));
+    let seed = own_seed(settings, workload.name());
+    let haunted = start_haunting(scene, Arc::clone(&field), (order, seed));
+    let haunted = async {
+        let haunted = haunted.await;
+        until.set_calm();
+        haunted.unwrap_or_else(|_| Err(Trouble("the thread of the nemeses panicked".into())))
+    };
+    let (driven, haunted) = tokio::join!(workload.drive(&site, &until), haunted);
     let worked = began.elapsed();
-    let haunted = haunted.await.unwrap_or_else(|_| Err(Trouble("the thread of the nemeses panicked".into())));
     let sight = observer.stop();
     let evidence = Evidence {
         faults: faults.all(),
@@ -223,10 +228,23 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
     workload.check(&site, report).await
 }
 
+/// Where a workload stands among all of them.
+fn place(name: &str) -> usize {
+    ALL.iter().position(|it| *it == name).expect("a workload that runs is one of them")
+}
+
+/// A seed that no other workload has under the same seed of the command: else they would all meet the same faults.
+fn own_seed(settings: &Settings, name: &str) -> u64 {
+    settings.seed ^ ((place(name) as u64) << 32)
+}
+
 /// Lets the nemeses act on a thread of their own: what they do blocks.
-fn start_haunting(scene: &Scene, field: Arc<Field>, order: Order) -> oneshot::Receiver<Result<(), Trouble>> {
+fn start_haunting(
+    scene: &Scene,
+    field: Arc<Field>,
+    (order, seed): (Order, u64),
+) -> oneshot::Receiver<Result<(), Trouble>> {
     let (done, is_done) = oneshot::channel();
-    let seed = scene.settings.seed;
     let until = Instant::now() + Duration::from_secs(scene.settings.seconds);
     let thread = std::thread::spawn(move || {
         // Nobody waits any more if the run was interrupted.
@@ -237,7 +255,11 @@ fn start_haunting(scene: &Scene, field: Arc<Field>, order: Order) -> oneshot::Re
 }
 
 /// The faults that this machine allows. One that was asked for by name and is not possible is trouble.
-async fn choose(settings: &Settings, field: &Arc<Field>, report: &mut Report) -> Result<Order, Trouble> {
+async fn choose(
+    (settings, name): (&Settings, &str),
+    field: &Arc<Field>,
+    report: &mut Report,
+) -> Result<Order, Trouble> {
     let asked = settings.kinds.clone();
     let wanted: Vec<Kind> = asked.clone().unwrap_or_else(machine::mixed);
     let needs: Vec<Need> = wanted.iter().filter_map(|kind| kind.need()).collect();
@@ -249,7 +271,8 @@ async fn choose(settings: &Settings, field: &Arc<Field>, report: &mut Report) ->
         let mut without: Vec<String> =
             lacking.iter().map(|(need, why)| format!("no {} faults: {why}", need.name())).collect();
         report.notes.append(&mut without);
-        return Ok(Order::Mixed(wanted.into_iter().filter(is_possible).collect()));
+        let kinds = wanted.into_iter().filter(is_possible).collect();
+        return Ok(haunt::mixed(kinds, settings.seed, (place(name), ALL.len())));
     };
     let impossible: Vec<String> =
         kinds.iter().filter(|kind| !is_possible(kind)).map(|kind| kind.name()).collect();

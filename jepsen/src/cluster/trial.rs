@@ -11,7 +11,7 @@ use clap::Args;
 use crate::report::Report;
 
 use super::faults::Faults;
-use super::workload::{ALL, Site, Trouble, Workload, workload};
+use super::workload::{ALL, Site, Trouble, Until, Workload, workload};
 
 /// What it is told.
 #[derive(Args, Debug)]
@@ -61,7 +61,9 @@ async fn through(
     let records = records.canonicalize().map_err(|error| Trouble(error.to_string()))?;
     let site = Site { endpoints: endpoints.clone(), records, seed: *seed, faults: Faults::default() };
     workload.set_up(&site).await?;
-    workload.drive(&site, Instant::now() + Duration::from_secs(*seconds)).await?;
+    let until = Until::after(Duration::from_secs(*seconds));
+    until.set_calm();
+    workload.drive(&site, &until).await?;
     let began = Instant::now();
     workload.settle(&site, Duration::from_secs(*settle), report).await?;
     report

@@ -9,6 +9,7 @@ mod calendar;
 mod call;
 mod dag;
 mod doors;
+mod excuse;
 mod limits;
 mod linear;
 mod mutex;
@@ -21,10 +22,14 @@ pub(crate) mod task;
 mod ticks;
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::faults::Faults;
 use crate::report::Report;
+
+/// How long a workload has the cluster to itself after the last fault.
+const CALM: Duration = Duration::from_secs(3);
 
 /// The harness failed: whatever the checkers would say, it says nothing.
 #[derive(Debug)]
@@ -40,9 +45,17 @@ pub(crate) struct Site {
     /// Everything random is drawn from it.
     pub(crate) seed: u64,
     /// What is done to the nodes meanwhile. Only a checker may look, and only for what the protocol itself excepts
-    /// ([`Faults::voids`]).
-    #[allow(dead_code, reason = "so far no checker needs an exception")]
+    /// ([`excuse::Excuses`]).
     pub(crate) faults: Faults,
+}
+
+/// How long a workload works: its time, and in any case until the last fault was healed and it had the cluster to itself for
+/// a moment. So every recovery has work to do, and a fault that lasts does not leave too little work to say anything.
+#[derive(Clone, Debug)]
+pub(crate) struct Until {
+    time: Instant,
+    /// When the faults were over. Not set: they come and go.
+    calm: Arc<OnceLock<Instant>>,
 }
 
 /// One kind of work and its checker.
@@ -55,7 +68,7 @@ pub(crate) trait Workload: Send {
     async fn set_up(&mut self, site: &Site) -> Result<(), Trouble>;
 
     /// Works until then, while faults come and go. What is not answered is kept as "maybe", never as a failure.
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble>;
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble>;
 
     /// All faults are over. Ends what is open-ended (pauses schedules), and waits until nothing is under way any more;
     /// what has not ended within this time is a broken promise (I15), which goes into the report.
@@ -84,6 +97,23 @@ pub(crate) fn workload(name: &str) -> Option<Box<dyn Workload>> {
     })
 }
 
+impl Until {
+    /// So long from now, and until [`Self::set_calm`].
+    pub(crate) fn after(time: Duration) -> Self {
+        Self { time: Instant::now() + time, calm: Arc::default() }
+    }
+
+    /// No fault comes any more.
+    pub(crate) fn set_calm(&self) {
+        self.calm.get_or_init(Instant::now);
+    }
+
+    /// Whether the work is over.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.time && self.calm.get().is_some_and(|since| since.elapsed() >= CALM)
+    }
+}
+
 impl Site {
     /// Where the tasks of a workload write.
     fn record_file(&self, workload: &str) -> PathBuf {
@@ -107,6 +137,17 @@ impl Site {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_goes_on_until_the_faults_are_over() {
+        let until = Until::after(Duration::ZERO);
+        assert!(!until.is_over(), "a fault still acts");
+        until.set_calm();
+        assert!(!until.is_over(), "there must be work on a cluster that is well");
+        let calm = Arc::new(OnceLock::from(Instant::now().checked_sub(CALM).unwrap()));
+        assert!(Until { calm: Arc::clone(&calm), ..until }.is_over());
+        assert!(!Until { time: Instant::now() + CALM, calm }.is_over(), "its time is not up");
+    }
 
     #[test]
     fn each_name_has_its_workload() {

@@ -280,12 +280,21 @@ impl Machine {
                 // What was found to be lost meanwhile is reported as that.
                 if self.attempts.get(fence) == Some(Attempt::Starting) {
                     self.attempts.forget(fence);
-                    self.dead.insert(fence);
                     actions.push(Action::Forget(self.number, fence));
                     actions.push(Action::RefuseStart(fence, StartRefusal::SessionOver));
+                    self.give_session_up(actions);
                 }
             }
             SpawnAnswer::Unkillable => actions.push(Action::Unkillable(fence)),
+        }
+    }
+
+    /// A supervisor that stood still past its deadline spawns nothing until a new session (5.1), whatever was granted to
+    /// this one meanwhile. The new one ends what was not taken, since it is not held.
+    fn give_session_up(&mut self, actions: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Open(_)) {
+            self.phase = Phase::Apart;
+            actions.push(Action::CloseStream);
         }
     }
 

@@ -25,14 +25,24 @@ const LOSS: Duration = Duration::from_secs(25);
 pub(crate) enum Order {
     /// These, in turn.
     Named(Vec<Kind>),
-    /// Drawn from these, one or two at a time.
+    /// These, one or two at a time; anew in another order once each was there.
     Mixed(Vec<Kind>),
+}
+
+/// All of these, in an order that the seed draws. Runs of one seed that differ in their place begin at different points of it, so
+/// that short ones together meet every kind.
+pub(crate) fn mixed(mut kinds: Vec<Kind>, seed: u64, (place, places): (usize, usize)) -> Order {
+    kinds.sort_unstable();
+    kinds.shuffle(&mut StdRng::seed_from_u64(seed));
+    let first = place * kinds.len() / places.max(1);
+    kinds.rotate_left(first);
+    Order::Mixed(kinds)
 }
 
 /// Acts until then. When it comes back every fault is healed, and the cluster is whole unless a failure says otherwise.
 pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Result<(), Trouble> {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut drawing = Drawing { order, turn: 0, left: Vec::new(), is_replaced: false };
+    let mut drawing = Drawing::new(order);
     let is_time = || Instant::now() + LAST < until && !field.is_over.load(Ordering::Acquire);
     while is_time() {
         field.sleep(Duration::from_millis(random.random_range(1_000..4_000)));
@@ -89,7 +99,16 @@ struct Drawing<'a> {
     is_replaced: bool,
 }
 
-impl Drawing<'_> {
+impl<'a> Drawing<'a> {
+    fn new(order: &'a Order) -> Self {
+        let left = match order {
+            Order::Named(_) => Vec::new(),
+            // They are taken from its end.
+            Order::Mixed(kinds) => kinds.iter().rev().copied().collect(),
+        };
+        Self { order, turn: 0, left, is_replaced: false }
+    }
+
     /// What to do next.
     fn next(&mut self, until: Instant, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
         let mut kinds = match self.order {
@@ -110,7 +129,9 @@ impl Drawing<'_> {
         snapshots: Snapshots,
         random: &mut StdRng,
     ) -> Vec<Kind> {
-        if until.saturating_duration_since(Instant::now()) < LOSS && random.random_bool(0.3) {
+        // Nothing comes after it, so it never comes first.
+        let is_late = self.turn > 0 && until.saturating_duration_since(Instant::now()) < LOSS;
+        if is_late && random.random_bool(0.3) {
             return vec![Kind::ReplaceNode];
         }
         let is_there = |kind: &Kind| *kind != Kind::CorruptSnapshot || snapshots == Snapshots::Everywhere;

@@ -23,9 +23,10 @@ use crate::report::Report;
 use super::calendar::{Field, Fold, Rule};
 use super::call::Call;
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::record::read;
 use super::spans::{Use, spans, within};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 
 const NAME: &str = "backfill";
 
@@ -134,14 +135,14 @@ impl Workload for Backfill {
         if there == rules().len() { Ok(()) } else { Err(Trouble(format!("{there} schedules are there"))) }
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let doors = Doors::open(site)?;
         let mut random = StdRng::seed_from_u64(site.seed);
         // Each rule goes its way through the past, so that only ranges that are meant to overlap do.
         let start = |text: &str| Timestamp::parse(text).map_or(0, Timestamp::as_millis);
         let begins = ["2026-03-04T00:00:00Z", "2025-10-23T00:00:00Z", "2025-01-10T00:00:00Z"];
         let mut next = begins.map(start);
-        while Instant::now() < until {
+        while !until.is_over() {
             let active = self.active(&doors, &mut random).await?;
             if active.len() >= ACTIVE_MAX {
                 self.pause_one(&doors, &mut random, &active).await?;
@@ -198,7 +199,9 @@ impl Workload for Backfill {
         let doors = Doors::open(site)?;
         let mut history = History { asked: self.asked.clone(), ..History::default() };
         let mut backfill_of: BTreeMap<String, String> = BTreeMap::new();
-        for run in runs::list(&doors, NAME, &[]).await? {
+        let all = runs::whole(&doors, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        for run in all {
             let Some(backfill) = run.backfill.clone() else { continue };
             let rule = run.workflow.rsplit('-').next().and_then(|number| number.parse().ok());
             backfill_of.insert(run.id.clone(), backfill.clone());
@@ -219,6 +222,8 @@ impl Workload for Backfill {
             }
         }
         let (spans, mut found) = spans(&read(&site.record_file(NAME))?);
+        excuses.tell(NAME, &spans, report);
+        let spans = excuses.counted(spans);
         found.extend(broken(&history));
         // Each backfill keeps to its own number of active runs, as the tasks themselves saw it.
         let uses: Vec<Use> = spans

@@ -7,7 +7,7 @@ mod check;
 mod model;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_proto::v1::attempt::State as AttemptState;
 use matins_proto::v1::{Attempt, ListRunsRequest, Run, Source, SubmitRunRequest};
@@ -18,9 +18,10 @@ use tokio::time::sleep;
 use crate::report::Report;
 
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::record::read;
 use super::spans::{Span, spans};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 use check::{Seen, broken};
 use model::{End, Graph};
 
@@ -48,12 +49,12 @@ impl Workload for Dag {
         Ok(())
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let doors = Doors::open(site)?;
         let mut random = StdRng::seed_from_u64(site.seed);
         // What is drawn for graphs must not depend on who answers when.
         let mut graphs = StdRng::seed_from_u64(site.seed ^ 1);
-        while Instant::now() < until {
+        while !until.is_over() {
             sleep(Duration::from_millis(200)).await;
             let states = runs::ACTIVE.iter().map(|state| *state as i32).collect();
             let ask = ListRunsRequest { namespace: NAME.into(), states, ..ListRunsRequest::default() };
@@ -85,6 +86,9 @@ impl Workload for Dag {
     async fn check(&mut self, site: &Site, report: &mut Report) -> Result<(), Trouble> {
         let (spans, mut found) = spans(&read(&site.record_file(NAME))?);
         let all = runs::whole(&Doors::open(site)?, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        excuses.tell(NAME, &spans, report);
+        let spans = excuses.counted(spans);
         let mut runs_of: BTreeMap<&str, usize> = BTreeMap::new();
         let (mut attempts, mut lost, mut retried) = (0, 0, 0);
         for run in &all {

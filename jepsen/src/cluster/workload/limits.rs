@@ -4,7 +4,7 @@
 //! way, some with tasks that do not listen, since a stopping attempt still holds its slot. Start at [`Limits`].
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_proto::v1::{
     CancelRunRequest, ListExecutorsRequest, ListPoolsRequest, ListRunsRequest, Run, SetPoolRequest,
@@ -17,10 +17,11 @@ use crate::report::Report;
 
 use super::call::Call;
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::mutex::keep_busy;
 use super::record::read;
 use super::spans::{Span, Use, peaks, spans, within};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 
 const NAME: &str = "limits";
 
@@ -71,7 +72,7 @@ impl Workload for Limits {
         runs::apply(&doors, NAME, text).await
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let workflows = [GATED.0, GATED.0, "limits/free"];
         let (busy, cancel) = tokio::join!(keep_busy(site, &workflows, 8, until), cancel_some(site, until));
         busy.and(cancel)
@@ -86,6 +87,9 @@ impl Workload for Limits {
         let lines = read(&site.record_file(NAME))?;
         let (spans, mut broken) = spans(&lines);
         let all = runs::whole(&doors, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        excuses.tell(NAME, &spans, report);
+        let spans = excuses.counted(spans);
         let executors = doors.surely(ListExecutorsRequest::default()).await?.executors;
         let mut limits: BTreeMap<String, u32> =
             executors.iter().map(|it| (format!("executor {}", it.id), it.slots)).collect();
@@ -94,12 +98,17 @@ impl Workload for Limits {
         let (uses, unknown) = uses(&spans, &executors_of(&all));
         broken.extend(unknown);
         broken.extend(within(&uses, &limits));
+        let mut busiest = 0;
         for (limit, peak) in peaks(&uses) {
-            // A limit that was never used up was not tested; that of one executor may never be.
-            let least =
-                if limit.starts_with("executor") { 0 } else { limits.get(&limit).copied().unwrap_or(0) };
+            // A limit that was never used up was not tested; that of an executor may never be.
+            if limit.starts_with("executor") {
+                busiest = peak.max(busiest);
+                continue;
+            }
+            let least = limits.get(&limit).copied().unwrap_or(0);
             report.needs(format!("limits: most in use, {limit}"), u64::from(peak), u64::from(least));
         }
+        report.figure("limits: most in use, an executor", u64::from(busiest));
         broken.extend(leaks(&doors).await?);
         report.needs("limits: runs", all.len() as u64, 8);
         report.needs("limits: attempts", spans.len() as u64, 50);
@@ -111,10 +120,10 @@ impl Workload for Limits {
 }
 
 /// Now and then cancels a run, by TERM or at once.
-async fn cancel_some(site: &Site, until: Instant) -> Result<(), Trouble> {
+async fn cancel_some(site: &Site, until: &Until) -> Result<(), Trouble> {
     let doors = Doors::open(site)?;
     let mut random = StdRng::seed_from_u64(site.seed ^ 1);
-    while Instant::now() < until {
+    while !until.is_over() {
         sleep(Duration::from_millis(1_500)).await;
         let states = vec![matins_proto::v1::run::State::Running as i32];
         let ask = ListRunsRequest { namespace: NAME.into(), states, ..ListRunsRequest::default() };

@@ -23,7 +23,7 @@ use crate::report::Report;
 
 use super::doors::Doors;
 use super::record::boot_time;
-use super::{Site, Trouble, Workload};
+use super::{Site, Trouble, Until, Workload};
 use check::{Action, Fate, History, Operation, broken};
 
 const NAME: &str = "linear";
@@ -63,12 +63,12 @@ impl Workload for Linear {
         Ok(())
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
-            let mut client = Client::new(site, client)?;
+            let (mut client, until) = (Client::new(site, client)?, until.clone());
             clients.spawn(async move {
-                client.work(until).await?;
+                client.work(&until).await?;
                 Ok::<_, Trouble>(client.operations)
             });
         }
@@ -137,8 +137,8 @@ impl Client {
         Ok(Self { nodes: nodes?, random, number, writes: 0, operations: Vec::new() })
     }
 
-    async fn work(&mut self, until: Instant) -> Result<(), Trouble> {
-        while Instant::now() < until {
+    async fn work(&mut self, until: &Until) -> Result<(), Trouble> {
+        while !until.is_over() {
             sleep(Duration::from_millis(self.random.random_range(10..80))).await;
             match self.random.random_range(0..10) {
                 0..4 => self.write().await,

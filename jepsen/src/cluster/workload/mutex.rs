@@ -3,7 +3,7 @@
 //! Tasks hold a lock for seconds; some are stopped by their timeout and do not listen, so that the next attempt has to
 //! wait for the end of the one before. Start at [`Mutex`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_proto::v1::run::State;
 use matins_proto::v1::{ListRunsRequest, StartRunRequest};
@@ -15,9 +15,10 @@ use crate::report::Report;
 
 use super::call::Call;
 use super::doors::{Doors, Heard};
+use super::excuse::Excuses;
 use super::record::{Event, read};
 use super::spans::{exclusive, spans};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 
 const NAME: &str = "mutex";
 
@@ -52,7 +53,7 @@ impl Workload for Mutex {
         runs::apply(&Doors::open(site)?, NAME, text).await
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         keep_busy(site, &["mutex/locks"], RUNS_MAX, until).await
     }
 
@@ -62,9 +63,10 @@ impl Workload for Mutex {
 
     async fn check(&mut self, site: &Site, report: &mut Report) -> Result<(), Trouble> {
         let lines = read(&site.record_file(NAME))?;
-        let mut broken = exclusive(&lines, |run, task| format!("{run}/{task}"));
-        let (spans, _) = spans(&lines);
         let all = runs::whole(&Doors::open(site)?, NAME).await?;
+        let excuses = Excuses::read(site, &all);
+        let mut broken = exclusive(&lines, &excuses, |run, task| format!("{run}/{task}"));
+        let (spans, _) = spans(&lines);
         for run in all.iter().filter(|run| run.state() != State::Success) {
             broken.push(format!(
                 "5.10: {} ended {}, though what was lost is retried without using up retries",
@@ -76,6 +78,7 @@ impl Workload for Mutex {
         report.needs("mutex: runs", all.len() as u64, 5);
         report.needs("mutex: attempts", spans.len() as u64, 20);
         report.needs("mutex: attempts that were killed or stopped", killed as u64, 0);
+        excuses.tell(NAME, &spans, report);
         report.needs(
             "mutex: words of the living",
             lines.iter().filter(|it| it.event == Event::Alive).count() as u64,
@@ -91,11 +94,11 @@ pub(crate) async fn keep_busy(
     site: &Site,
     workflows: &[&str],
     runs_max: usize,
-    until: Instant,
+    until: &Until,
 ) -> Result<(), Trouble> {
     let doors = Doors::open(site)?;
     let mut random = StdRng::seed_from_u64(site.seed);
-    while Instant::now() < until {
+    while !until.is_over() {
         let namespace = workflows[0].split('/').next().unwrap_or_default().to_owned();
         let states = runs::ACTIVE.iter().map(|state| *state as i32).collect();
         let ask = ListRunsRequest { namespace, states, ..ListRunsRequest::default() };

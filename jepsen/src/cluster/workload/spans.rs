@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::excuse::Excuses;
 use super::record::{Event, Line};
 
 /// One attempt's life as its records show it. Both ends belong to it.
@@ -55,14 +56,27 @@ pub(crate) fn spans(lines: &[Line]) -> (Vec<Span>, Vec<String>) {
     (spans, broken)
 }
 
-/// No two lives under one key overlap, fences rise in the order of starts, and no lock was found held.
-pub(crate) fn exclusive(lines: &[Line], key: impl Fn(&str, &str) -> String) -> Vec<String> {
+/// No two lives under one key overlap, fences rise in the order of starts, and no lock was found held; but for what the
+/// protocol itself excepts.
+pub(crate) fn exclusive(
+    lines: &[Line],
+    excuses: &Excuses,
+    key: impl Fn(&str, &str) -> String,
+) -> Vec<String> {
     let (spans, mut broken) = spans(lines);
-    for line in lines.iter().filter(|line| line.event == Event::Held) {
+    let is_excused = |line: &&Line| {
+        let own = key(&line.run, &line.task);
+        let others =
+            spans.iter().filter(|span| key(&span.run, &span.task) == own && span.fence != line.fence);
+        let mut voids = others.filter_map(|other| excuses.void_of(other));
+        voids.any(|void| void.from.0 <= line.at && void.to.is_none_or(|to| line.at <= to.0))
+    };
+    for line in lines.iter().filter(|line| line.event == Event::Held && !is_excused(line)) {
         let Line { fence, run, task, .. } = line;
         broken
             .push(format!("I6: {run}/{task} began under fence {fence} while another process held its lock"));
     }
+    let spans = excuses.counted(spans);
     let mut newest: BTreeMap<String, &Span> = BTreeMap::new();
     for span in &spans {
         let key = key(&span.run, &span.task);

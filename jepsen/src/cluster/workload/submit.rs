@@ -4,7 +4,7 @@
 //! sometimes where one did. Start at [`Submit`]; [`broken`] is the checker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_client::Answered;
 use matins_proto::Json;
@@ -22,7 +22,7 @@ use crate::report::Report;
 
 use super::call::Call;
 use super::doors::{Doors, Heard};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 
 const NAME: &str = "submit";
 
@@ -105,7 +105,7 @@ impl Workload for Submit {
         runs::apply(&Doors::open(site)?, NAME, text.replace("key: string", "key: { type: string }")).await
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             let mut client = Client {
@@ -114,7 +114,8 @@ impl Workload for Submit {
                 name: format!("c{}-{client}", site.seed),
                 sent: Vec::new(),
             };
-            clients.spawn(async move { client.work(until).await.map(|()| client.sent) });
+            let until = until.clone();
+            clients.spawn(async move { client.work(&until).await.map(|()| client.sent) });
         }
         while let Some(ended) = clients.join_next().await {
             self.sent.extend(ended.map_err(|error| Trouble(format!("a client: {error}")))??);
@@ -190,10 +191,10 @@ struct Client {
 }
 
 impl Client {
-    async fn work(&mut self, until: Instant) -> Result<(), Trouble> {
+    async fn work(&mut self, until: &Until) -> Result<(), Trouble> {
         let mut number = 0_u32;
         let mut acknowledged: Option<String> = None;
-        while Instant::now() < until {
+        while !until.is_over() {
             sleep(Duration::from_millis(self.random.random_range(40..160))).await;
             number += 1;
             let kind = match self.random.random_range(0..20) {
@@ -222,7 +223,7 @@ impl Client {
     }
 
     /// Sends until there is an answer, and once more now and then.
-    async fn send(&mut self, kind: Kind, key: String, id: &str, until: Instant) -> Result<Sent, Trouble> {
+    async fn send(&mut self, kind: Kind, key: String, id: &str, until: &Until) -> Result<Sent, Trouble> {
         let (made, refused) = (BTreeSet::new(), Vec::new());
         let mut sent = Sent { kind, key, fate: Fate::Maybe, made, refused, sends: 0 };
         while sent.sends < SENDS_MAX {
@@ -236,6 +237,8 @@ impl Client {
                         break;
                     }
                 }
+                // A node whose disk is full, say, answers for itself: another one may have done it, or will.
+                Heard::Refused(answered) if answered.reason == Reason::Fault => {}
                 Heard::Refused(answered) => {
                     sent.refused.push(answered.message.clone());
                     // After an acknowledgement it is noted, and the checker finds it.
@@ -248,7 +251,7 @@ impl Client {
                 }
                 Heard::Maybe => {}
             }
-            if Instant::now() > until {
+            if until.is_over() {
                 break;
             }
         }

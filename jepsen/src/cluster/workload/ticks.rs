@@ -8,7 +8,7 @@ mod check;
 mod plan;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use matins_client::{Call as _, Command};
 use matins_proto::v1::run_origin::Kind;
@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use crate::report::Report;
 
 use super::doors::{Doors, Heard};
-use super::{Site, Trouble, Workload, runs};
+use super::{Site, Trouble, Until, Workload, runs};
 use check::{GRACE, History, Outage, Pause, TickRun, broken_together};
 use plan::Plan;
 
@@ -67,10 +67,10 @@ impl Workload for Ticks {
         Ok(())
     }
 
-    async fn drive(&mut self, site: &Site, until: Instant) -> Result<(), Trouble> {
+    async fn drive(&mut self, site: &Site, until: &Until) -> Result<(), Trouble> {
         let doors = Doors::open(site)?;
         let mut random = StdRng::seed_from_u64(site.seed);
-        while Instant::now() < until {
+        while !until.is_over() {
             sleep(Duration::from_millis(500)).await;
             if let Heard::Done(status) = doors.at(doors.any(&mut random), ClusterStatusRequest {}).await?
                 && let Some(now) = status.leader_time.filter(|_| status.ready)

@@ -34,7 +34,7 @@ impl Leader {
             }
             Said::StartRefused(refused) => {
                 let v1::StartRefused { fence, reason, .. } = refused;
-                tracing::info!(fence, %executor, %session, reason, "a start was refused; it is sent again");
+                tracing::info!(fence, %executor, %session, reason, "a start was refused");
             }
             Said::Report(report) => self.reported(conn, report),
             Said::StopDead(dead) => self.stop_is_dead(Fence(dead.fence)),

@@ -104,6 +104,7 @@ fn order(graph: &Graph, expected: &BTreeMap<String, Expected>, seen: &Seen) -> V
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::excuse::tests::frozen;
     use super::super::model::{Node, When};
     use super::*;
 
@@ -195,6 +196,22 @@ mod tests {
         assert_eq!(broken(&graph(Rule::OneSuccess), &seen), Vec::<String>::new());
         seen.lives.insert("t2".into(), vec![life(1, 5, 0)]);
         assert_eq!(broken(&graph(Rule::OneSuccess), &seen).len(), 1);
+    }
+
+    #[test]
+    fn a_life_that_nobody_could_end_is_no_wrong_order() {
+        let mut seen = good();
+        seen.observed.ends.insert("t1".into(), vec![End::Lost, End::Exited(0)]);
+        // The first attempt of `t1` lives on beside the second one, and beyond the start of `t2`.
+        let left_over = Span { fence: 7, code: None, ..life(1, 50, 0) };
+        let left_over = Span { end: 250, ..left_over };
+        let excuses = frozen(&[7]);
+        let lives = |left_over: Vec<Span>| [left_over, vec![life(2, 150, 0)]].concat();
+        seen.lives.insert("t1".into(), lives(vec![left_over.clone()]));
+        seen.lives.insert("t2".into(), vec![life(1, 160, 0)]);
+        assert_eq!(broken(&graph(Rule::AllSuccess), &seen).len(), 1);
+        seen.lives.insert("t1".into(), lives(excuses.counted(vec![left_over])));
+        assert_eq!(broken(&graph(Rule::AllSuccess), &seen), Vec::<String>::new());
     }
 
     #[test]

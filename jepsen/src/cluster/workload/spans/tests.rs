@@ -1,5 +1,6 @@
 //! Planted histories: good ones that pass, bad ones that do not.
 
+use super::super::excuse::tests::frozen;
 use super::*;
 
 pub(crate) fn line(event: Event, at: u64, fence: u64, task: &str) -> Line {
@@ -20,7 +21,7 @@ fn life(task: &str, fence: u64, start: u64, end: u64) -> [Line; 2] {
 }
 
 fn check(lines: &[Line]) -> Vec<String> {
-    exclusive(lines, |_, task| task.to_owned())
+    exclusive(lines, &Excuses::default(), |_, task| task.to_owned())
 }
 
 #[test]
@@ -72,6 +73,30 @@ fn a_held_lock_is_an_overlap() {
     lines.extend(life("a", 2, 25, 30));
     lines.push(line(Event::Held, 26, 2, "a"));
     assert_eq!(check(&lines).len(), 1);
+}
+
+#[test]
+fn only_a_life_that_nobody_could_end_may_overlap() {
+    // The supervisor was frozen at 100; the next attempt begins elsewhere while the first one lives on.
+    let mut lines = [life("a", 1, 50, 250), life("a", 2, 150, 400)].concat();
+    lines.push(line(Event::Held, 151, 2, "a"));
+    let check = |given_up: &[u64]| exclusive(&lines, &frozen(given_up), |_, task| task.to_owned());
+    assert_eq!(check(&[1]), Vec::<String>::new());
+    // The other way round, and without an exception, both the overlap and the held lock are told.
+    assert_eq!(check(&[2]).len(), 2);
+    assert_eq!(check(&[]).len(), 2);
+}
+
+#[test]
+fn an_overlap_before_the_fault_is_found() {
+    let lines = [life("a", 1, 50, 250), life("a", 2, 99, 400)].concat();
+    assert_eq!(exclusive(&lines, &frozen(&[1]), |_, task| task.to_owned()).len(), 1);
+}
+
+#[test]
+fn a_falling_fence_is_found_under_a_fault_too() {
+    let lines = [life("a", 5, 50, 250), life("a", 4, 150, 400)].concat();
+    assert_eq!(exclusive(&lines, &frozen(&[5]), |_, task| task.to_owned()).len(), 1);
 }
 
 fn used(holder: &str, amount: u32, start: u64, end: u64) -> Use {

@@ -61,21 +61,8 @@ impl World {
                     self.elect(node);
                 }
             }
-            What::SetWall { node, by_ms, time } => {
-                self.count(10);
-                self.note_walls();
-                self.nodes[node].clocks.wall_step += by_ms;
-                self.note_walls();
-                self.agenda.at(self.agenda.now() + time, Event::Over(Over::Wall(node, by_ms)));
-            }
-            What::Lag => {
-                if let Some(node) = self.consensus.leader.map(|proc| proc.node)
-                    && let Some(reign) = self.reign(node)
-                {
-                    reign.lags = true;
-                    self.count(11);
-                }
-            }
+            What::SetWall { node, by_ms, time } => self.set_wall(node, by_ms, time),
+            What::Lag => self.leader_lags(),
             What::Outage { time } => {
                 self.count(12);
                 for node in 0..self.nodes.len() {
@@ -83,6 +70,22 @@ impl World {
                 }
             }
             What::Wish(_) => {}
+        }
+    }
+
+    fn set_wall(&mut self, node: usize, by_ms: i64, time: u64) {
+        self.count(10);
+        self.note_walls();
+        self.nodes[node].clocks.wall_step += by_ms;
+        self.note_walls();
+        self.agenda.at(self.agenda.now() + time, Event::Over(Over::Wall(node, by_ms)));
+    }
+
+    fn leader_lags(&mut self) {
+        let leader = self.consensus.leader.map(|proc| proc.node);
+        if let Some(reign) = leader.and_then(|node| self.reign(node)) {
+            reign.lags = true;
+            self.count(11);
         }
     }
 

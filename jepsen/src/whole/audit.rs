@@ -1,6 +1,7 @@
 //! What a node has at the end, and whether that is what it should be: each request and each tick exactly once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use matins_core::State;
 use matins_core::history::Block;
@@ -69,13 +70,13 @@ impl Audit {
 }
 
 /// Each run by hand carries the request that made it as its one parameter.
-fn request_of(params: &str) -> String {
+pub(super) fn request_of(params: &str) -> String {
     let params: serde_json::Value = serde_json::from_str(params).unwrap_or_default();
     params["n"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Judges what all nodes have. `false`: they are not at one index yet, so nothing can be said.
-pub(super) fn judge(observer: &Observer) -> bool {
+pub(super) fn judge(observer: &Observer, at: Duration) -> bool {
     let faults = observer.with(|inner| {
         let mut audits = inner.audits.values();
         let first = audits.next()?;
@@ -93,7 +94,7 @@ pub(super) fn judge(observer: &Observer) -> bool {
     });
     let Some(faults) = faults else { return false };
     for fault in faults {
-        observer.fail(fault);
+        observer.fail_at(at, fault);
     }
     true
 }

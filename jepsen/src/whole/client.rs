@@ -10,6 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::audit::request_of;
 use super::host::name_of;
 use super::observer::{Fate, Observer, Phase};
 use super::starter::channel;
@@ -28,12 +29,18 @@ pub(super) struct Client {
     pub(super) seed: u64,
 }
 
+/// A run that was acknowledged, and the request that it was made for.
+struct Known {
+    request: String,
+    run: String,
+}
+
 impl Client {
     /// Asks until the audit.
     pub(super) async fn run(self) {
         let mut random = StdRng::seed_from_u64(self.seed);
         let channels: Vec<Channel> = (0..self.nodes).map(|node| channel(&name_of(node))).collect();
-        let (mut made, mut known): (u64, Vec<String>) = (0, Vec::new());
+        let (mut made, mut known): (u64, Vec<Known>) = (0, Vec::new());
         loop {
             tokio::time::sleep(Duration::from_millis(random.random_range(20..1_500))).await;
             let node = random.random_range(0..self.nodes);
@@ -46,7 +53,8 @@ impl Client {
                 0..5 => {
                     made += 1;
                     let request = format!("c{}-{made}", self.number);
-                    known.extend(self.start(&request, &channels, &mut random).await);
+                    let run = self.start(&request, &channels, &mut random).await;
+                    known.extend(run.map(|run| Known { request, run }));
                 }
                 5..8 if !known.is_empty() => {
                     let run = &known[random.random_range(0..known.len())];
@@ -108,12 +116,20 @@ impl Client {
     }
 
     /// Reads a run that was acknowledged before: it must be there.
-    async fn read(&self, run: &str, channel: Channel) {
+    async fn read(&self, Known { request, run }: &Known, channel: Channel) {
         let began = now();
         let mut runs = RunsClient::new(channel);
-        let request = v1::GetRunRequest { run: run.to_owned(), ..v1::GetRunRequest::default() };
-        match tokio::time::timeout(TRY_MAX, runs.get(request)).await {
-            Ok(Ok(answer)) => self.read_at("a read of a run", began, answer.into_inner().read_at),
+        let asked = v1::GetRunRequest { run: run.clone(), ..v1::GetRunRequest::default() };
+        match tokio::time::timeout(TRY_MAX, runs.get(asked)).await {
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                let params = answer.run.and_then(|run| run.params).unwrap_or_default().text;
+                if request_of(&params) != *request {
+                    self.observer
+                        .fail(format!("I10: request {request} was answered with {run}, which has {params}"));
+                }
+                self.read_at("a read of a run", began, answer.read_at);
+            }
             Ok(Err(status)) if status.code() == Code::NotFound => {
                 self.observer.fail(format!("I10: {run} was acknowledged, and a read does not find it"));
             }

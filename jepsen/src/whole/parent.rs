@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::seed::{Story, tell as tell_seed};
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Report {
         }
     }
     total.tell(&mut report, arguments);
-    report.needs("seeds told twice, bit for bit the same", same, again.len() as u64);
+    report.needs("seeds told twice, bit for bit the same", same, twice(arguments));
     report.notes.push(format!("built with: {BUILD}"));
     report
 }
@@ -88,27 +88,43 @@ fn planted_argument() -> Option<String> {
     None
 }
 
-/// Each seed once, some twice, as many at a time as there are processors.
+/// How many seeds run twice: no more than run at all, which with `--hours` are enough. None where a bug is planted, which
+/// the first telling has to show.
+fn twice(arguments: &Arguments) -> u64 {
+    if planted_argument().is_some() {
+        0
+    } else if arguments.hours > 0.0 {
+        arguments.twice
+    } else {
+        arguments.twice.min(arguments.seeds)
+    }
+}
+
+/// Each seed once, some twice, as many at a time as there are processors. A planted bug is caught by the first seed that
+/// breaks: nothing is told after that.
 fn tell_all(arguments: &Arguments) -> (BTreeMap<u64, Told>, BTreeMap<u64, Told>) {
     let (told, again) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
     let (next, simulated_ms) = (AtomicU64::new(0), AtomicU64::new(0));
     let wanted_ms = (arguments.hours * 3_600_000.0) as u64;
-    let twice = arguments.twice.min(arguments.seeds);
+    let (is_planted, twice) = (planted_argument().is_some(), twice(arguments));
+    let is_caught = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                loop {
+                while !is_caught.load(Ordering::Relaxed) {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let (seed, is_second) = if at < twice * 2 {
                         (arguments.from + at / 2, at % 2 == 1)
                     } else {
                         (arguments.from + at - twice, false)
                     };
-                    let is_asked = seed < arguments.from.saturating_add(arguments.seeds);
+                    let is_asked = at < twice * 2 || seed < arguments.from.saturating_add(arguments.seeds);
                     if !is_asked && simulated_ms.load(Ordering::Relaxed) >= wanted_ms {
                         return;
                     }
                     let story = tell_in_child(seed, arguments);
+                    let is_broken = story.as_ref().map_or(true, |story| story.failure.is_some());
+                    is_caught.fetch_or(is_planted && is_broken, Ordering::Relaxed);
                     let ms = story.as_ref().map_or(0, |story| story.simulated_ms);
                     // A seed that cannot even be told would otherwise be followed by others for ever.
                     simulated_ms.fetch_add(if story.is_ok() { ms } else { wanted_ms }, Ordering::Relaxed);

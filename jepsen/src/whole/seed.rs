@@ -197,7 +197,7 @@ impl World<'_> {
             if audits < world.shape.nodes {
                 return false;
             }
-            let is_judged = audit::judge(&world.observer);
+            let is_judged = audit::judge(&world.observer, world.sim.elapsed());
             if !is_judged {
                 world.observer.with(|inner| {
                     inner.audits.clear();

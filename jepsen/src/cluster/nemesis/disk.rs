@@ -247,3 +247,20 @@ fn disk_of(field: &Field, at: usize) -> Result<&Disk, Trouble> {
     let disk = field.nodes.all[at].disk.as_ref();
     disk.ok_or_else(|| Trouble(format!("n{} has no disk of its own", at + 1)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_tracer_that_does_not_listen_is_ended() {
+        let mut deaf = Command::new("sh").args(["-c", "trap '' TERM; exec sleep 60"]).spawn().unwrap();
+        // The trap is set by then.
+        std::thread::sleep(Duration::from_millis(500));
+        let_go(&mut deaf).unwrap();
+        let status = deaf.try_wait().unwrap().expect("it has ended");
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
+    }
+}

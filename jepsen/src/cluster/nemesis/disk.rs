@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -17,6 +17,8 @@ use crate::cluster::workload::Trouble;
 
 /// The tracer holds the process within this.
 const ATTACH_MAX: Duration = Duration::from_secs(10);
+/// The tracer lets go of the process within this, or is killed.
+const DETACH_MAX: Duration = Duration::from_secs(3);
 /// A node whose log could not be synced is gone within this.
 const STOP_MAX: Duration = Duration::from_secs(10);
 /// How long a node goes on after the marks of a power cut, so that there is more to lose.
@@ -122,9 +124,7 @@ impl Nemesis for Fsync {
 
     fn heal(&mut self, field: &Field) -> Result<(), Trouble> {
         if let Some(mut tracer) = self.tracer.take() {
-            // It lets go of the process, which goes on.
-            processes::send(tracer.id().cast_signed(), Signal::TERM);
-            tracer.wait().map_err(|error| Trouble(format!("strace: {error}")))?;
+            let_go(&mut tracer).map_err(|error| Trouble(format!("strace: {error}")))?;
         }
         // A node that was told of the failure in the last moment is still about to stop for it.
         field.sleep(PAUSE * 25);
@@ -136,11 +136,24 @@ impl Nemesis for Fsync {
 impl Drop for Fsync {
     fn drop(&mut self) {
         if let Some(mut tracer) = self.tracer.take() {
-            processes::send(tracer.id().cast_signed(), Signal::TERM);
             // Nothing can be done about it here.
-            let _ = tracer.wait();
+            let _ = let_go(&mut tracer);
         }
     }
+}
+
+/// Ends a tracer, so that the process goes on without it. One that waits for a thread which it delays itself, while the
+/// process exits, does not listen to TERM; the kernel lets go of what it held when it is killed.
+fn let_go(tracer: &mut Child) -> std::io::Result<()> {
+    processes::send(tracer.id().cast_signed(), Signal::TERM);
+    let deadline = Instant::now() + DETACH_MAX;
+    while tracer.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            tracer.kill()?;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 /// Somebody else has taken all the room on the disk.
@@ -233,4 +246,21 @@ impl Nemesis for PowerCut {
 fn disk_of(field: &Field, at: usize) -> Result<&Disk, Trouble> {
     let disk = field.nodes.all[at].disk.as_ref();
     disk.ok_or_else(|| Trouble(format!("n{} has no disk of its own", at + 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_tracer_that_does_not_listen_is_ended() {
+        let mut deaf = Command::new("sh").args(["-c", "trap '' TERM; exec sleep 60"]).spawn().unwrap();
+        // The trap is set by then.
+        std::thread::sleep(Duration::from_millis(500));
+        let_go(&mut deaf).unwrap();
+        let status = deaf.try_wait().unwrap().expect("it has ended");
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
+    }
 }

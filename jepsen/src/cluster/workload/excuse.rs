@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use matins_core::state::{AttemptOutcome, LostReason};
 use matins_proto::v1::{Attempt, Run};
 
 use crate::report::Report;
@@ -30,7 +31,12 @@ impl Excuses {
     }
 
     fn of(faults: &Faults, runs: &[Run]) -> Self {
-        let was_heard = |attempt: &Attempt| attempt.exit_code.is_some() || attempt.signal.is_some();
+        // A supervisor that ended it itself has said so, once its group was gone.
+        let by_lease = AttemptOutcome::Lost(LostReason::Deadline).to_string();
+        let was_heard = |attempt: &Attempt| {
+            let is_by_lease = attempt.reason.as_ref().is_some_and(|reason| reason.text == by_lease);
+            attempt.exit_code.is_some() || attempt.signal.is_some() || is_by_lease
+        };
         let attempts = runs.iter().flat_map(runs::attempts).map(|(_, attempt)| attempt);
         let given_up = attempts.filter(|attempt| !was_heard(attempt));
         Self {
@@ -115,7 +121,7 @@ pub(crate) mod tests {
 
     #[test]
     fn only_attempts_without_a_known_end_are_given_up() {
-        use matins_proto::v1::Task;
+        use matins_proto::v1::{StateReason, Task};
         let attempt = |fence, exit_code, signal| Attempt {
             fence,
             executor_name: "n1".into(),
@@ -123,7 +129,17 @@ pub(crate) mod tests {
             signal,
             ..Attempt::default()
         };
-        let attempts = vec![attempt(1, Some(0), None), attempt(2, None, Some(9)), attempt(3, None, None)];
+        let lost = |fence, how| {
+            let text = AttemptOutcome::Lost(how).to_string();
+            let reason = Some(StateReason { code: "lost".into(), text, ..StateReason::default() });
+            Attempt { reason, ..attempt(fence, None, None) }
+        };
+        let attempts = vec![
+            attempt(1, Some(0), None),
+            attempt(2, None, Some(9)),
+            lost(3, LostReason::Expired),
+            lost(4, LostReason::Deadline),
+        ];
         let run = Run { tasks: vec![Task { attempts, ..Task::default() }], ..Run::default() };
         let excuses = Excuses::of(&Faults::default(), &[run]);
         assert_eq!(excuses.given_up, BTreeMap::from([(3, "n1".to_owned())]));

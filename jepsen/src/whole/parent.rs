@@ -125,7 +125,8 @@ fn tell_all(arguments: &Arguments) -> (BTreeMap<u64, Told>, BTreeMap<u64, Told>)
                     let story = tell_in_child(seed, arguments);
                     let is_broken = story.as_ref().map_or(true, |story| story.failure.is_some());
                     is_caught.fetch_or(is_planted && is_broken, Ordering::Relaxed);
-                    let ms = story.as_ref().map_or(0, |story| story.simulated_ms);
+                    // What is told again is nothing new.
+                    let ms = story.as_ref().map_or(0, |story| if is_second { 0 } else { story.simulated_ms });
                     // A seed that cannot even be told would otherwise be followed by others for ever.
                     simulated_ms.fetch_add(if story.is_ok() { ms } else { wanted_ms }, Ordering::Relaxed);
                     let into = if is_second { &again } else { &told };

@@ -110,7 +110,7 @@ pub struct Leader {
     /// When `state.now` rose last.
     wrote_at: BootTime,
     retire_look_at: BootTime,
-    /// How many finished runs there were at the last count.
+    /// How many finished runs there were when they were last found to be too few; 0: count again.
     finished_counted: usize,
     actions: Vec<Action>,
 }
@@ -279,7 +279,8 @@ impl Leader {
         if timers::next_timer(&state).is_some_and(|at| at <= now.at) {
             self.queue.look(Key::Timers);
         }
-        let has_moved = state.finished.len() != self.finished_counted
+        // To count costs as much as there are, so it is done again when there is an eighth more.
+        let has_moved = state.finished.len().abs_diff(self.finished_counted) > self.finished_counted / 8
             || retire::next_retirement(&state).is_some_and(|at| at <= now.at);
         if has_moved && now.boot >= self.retire_look_at {
             self.queue.look(Key::Retire);
@@ -365,7 +366,6 @@ impl Leader {
 
     fn retire(&mut self, now: Now, outside: &Outside<'_>) -> Option<Command> {
         self.retire_look_at = now.boot + RETIRE_LOOK_EVERY;
-        self.finished_counted = self.state.finished.len();
         // No run leaves history while a command computed from it is under way (PROTOCOL 6.6).
         let looked_at = self.queue.in_flight().filter_map(|key| {
             let Key::Slice(id) = key else { return None };
@@ -374,6 +374,7 @@ impl Leader {
         let looked_at: BTreeSet<_> = looked_at.collect();
         let command =
             retire::retire(&self.state, now.at, &Holding { durable_block: outside.durable_block, looked_at });
+        self.finished_counted = if command.is_some() { 0 } else { self.state.finished.len() };
         if command.is_none() && !self.state.finished.is_empty() {
             self.queue.look_at(Key::Retire, now.boot + Millis::from_secs(10));
         }

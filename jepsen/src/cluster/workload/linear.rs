@@ -55,11 +55,10 @@ impl Workload for Linear {
     async fn set_up(&mut self, site: &Site) -> Result<(), Trouble> {
         let doors = Doors::open(site)?;
         for pool in 0..POOLS {
-            doors
-                .surely(SetPoolRequest { name: pool_name(pool), slots: 0, ..SetPoolRequest::default() })
-                .await?;
+            let ask = SetPoolRequest { name: pool_name(pool), slots: 0, ..SetPoolRequest::default() };
+            let made = doors.surely(ask).await?.committed;
+            self.history.made.push(made.ok_or_else(|| Trouble("a write tells no index".into()))?.index);
         }
-        self.history.initial = vec![0; POOLS];
         Ok(())
     }
 

@@ -1,8 +1,12 @@
 //! Backfills: the runs of a past range (PROTOCOL 3.4, 6.6; LANGUAGE 1.19, 1.20).
 
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
 use crate::answer::{Answer, Refusal, Stale, Thing};
 use crate::command::{BackfillSlice, CreateBackfill, StopHow, Tick};
 use crate::effect::Effect;
+use crate::history::RetiredRun;
 use crate::id::{BackfillId, RunId, ScheduleId};
 use crate::state::{
     BackfillCounts, BackfillRow, BackfillState, BackfillTickRow, Reprocess, RunOrigin, RunState, State,
@@ -198,6 +202,50 @@ impl Step<'_> {
         });
     }
 
+    /// Settles ticks that wait and have their run among those that leave for history now: nobody looks there again before
+    /// they become runs, and one day would be loaded twice (PROTOCOL 6.6).
+    pub(super) fn settle_waiting_ticks(&mut self, leaving: &[RetiredRun]) {
+        let mut waiting: BTreeMap<(ScheduleId, Timestamp), Vec<(BackfillId, u64)>> = BTreeMap::new();
+        for (key, tick) in self.state.backfill_ticks.iter() {
+            if let Some(row) = self.state.backfills.get(&key.0) {
+                waiting.entry((row.schedule.clone(), tick.logical_time)).or_default().push(*key);
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        for run in leaving {
+            let Some(schedule) = run.run.schedule_id() else { continue };
+            let tick = (schedule, run.run.logical_time);
+            let keys = waiting.get(&tick).cloned().unwrap_or_default();
+            for key in keys {
+                if self.is_enough(run, &tick, key.0) && self.state.backfill_ticks.remove(&key).is_some() {
+                    self.change_backfill(key.0, |row| {
+                        row.counts.waiting = row.counts.waiting.saturating_sub(1);
+                        row.counts.left_out += 1;
+                    });
+                    self.backfills.insert(key.0);
+                    self.touch(1);
+                }
+            }
+        }
+    }
+
+    /// Whether a run that leaves is what a backfill wants of its tick.
+    fn is_enough(&self, leaving: &RetiredRun, tick: &(ScheduleId, Timestamp), id: BackfillId) -> bool {
+        let state = leaving.run.state;
+        let runs = (tick.0.clone(), tick.1, RunId(0))..=(tick.0.clone(), tick.1, RunId(u64::MAX));
+        match self.state.backfills.get(&id).map(|row| row.reprocess) {
+            Some(Reprocess::Missing) => state == RunState::Success,
+            // The newest run of a tick decides.
+            Some(Reprocess::Failed) => {
+                let newest = self.state.runs_by_tick.range(runs).last().map(|((_, _, run), ())| *run);
+                newest == Some(leaving.id) && state != RunState::Failed
+            }
+            Some(Reprocess::All) | None => false,
+        }
+    }
+
     /// A run of a backfill ended: there is room for the next.
     pub(super) fn backfill_run_ended(&mut self, id: BackfillId, state: RunState) {
         self.change_backfill(id, |row| {
@@ -275,7 +323,7 @@ impl Step<'_> {
     /// Ticks that were waiting are forgotten at once: they are rows of one table only.
     fn drop_backfill_ticks(&mut self, id: BackfillId) {
         let waiting = self.state.backfill_ticks.range((id, 0)..=(id, u64::MAX));
-        let keys: alloc::vec::Vec<_> = waiting.map(|(key, _)| *key).collect();
+        let keys: Vec<_> = waiting.map(|(key, _)| *key).collect();
         for key in keys {
             self.state.backfill_ticks.remove(&key);
         }

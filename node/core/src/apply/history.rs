@@ -65,6 +65,7 @@ impl Step<'_> {
             at: self.now(),
         };
         self.state.blocks.insert(self.state.cluster.counters.block, row);
+        self.settle_waiting_ticks(&block.runs);
         for run in block.runs {
             self.forget_run(&run);
         }

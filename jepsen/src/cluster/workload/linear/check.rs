@@ -36,8 +36,8 @@ pub(crate) struct Operation {
 /// All requests, in any order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    /// The values before the first of them.
-    pub(crate) initial: Vec<u32>,
+    /// The index at which each object was made, with the value 0, before the first request was sent.
+    pub(crate) made: Vec<u64>,
     pub(crate) operations: Vec<Operation>,
 }
 
@@ -45,8 +45,17 @@ pub(crate) struct History {
 pub(crate) fn broken(history: &History) -> Vec<String> {
     let floors = floors(&history.operations);
     let mut broken = real_time(&history.operations, &floors);
-    for (pool, initial) in history.initial.iter().enumerate() {
-        broken.extend(values(&Object::of(history, pool, *initial, &floors)));
+    for (pool, made) in history.made.iter().enumerate() {
+        broken.extend(values(&Object::of(history, pool, *made, &floors)));
+    }
+    let newest = history.made.iter().max().copied().unwrap_or(0);
+    for operation in &history.operations {
+        if let (Action::Read { is_stale: false, .. }, Fate::Answered { index, .. }) =
+            (&operation.action, operation.fate)
+            && index < newest
+        {
+            broken.push(format!("7: a read shows index {index}, and {newest} had been answered before"));
+        }
     }
     broken
 }
@@ -95,7 +104,7 @@ fn real_time(operations: &[Operation], floors: &[u64]) -> Vec<String> {
 /// All that concerns one object.
 struct Object {
     pool: usize,
-    initial: u32,
+    made: u64,
     /// Values written, by index; an entry may hold several writes.
     writes: BTreeMap<u64, BTreeSet<u32>>,
     /// Values read, by index; `None`: the object was not there.
@@ -105,9 +114,9 @@ struct Object {
 }
 
 impl Object {
-    fn of(history: &History, pool: usize, initial: u32, floors: &[u64]) -> Self {
+    fn of(history: &History, pool: usize, made: u64, floors: &[u64]) -> Self {
         let (writes, reads, maybes) = Default::default();
-        let mut object = Self { pool, initial, writes, reads, maybes };
+        let mut object = Self { pool, made, writes, reads, maybes };
         for (operation, floor) in history.operations.iter().zip(floors) {
             match (&operation.action, operation.fate) {
                 (Action::Write { pool: of, value }, Fate::Answered { index, .. }) if *of == pool => {
@@ -129,7 +138,7 @@ impl Object {
 /// (b): walks up the log and holds each read against what was written.
 fn values(object: &Object) -> Vec<String> {
     let mut broken = Vec::new();
-    let mut possible = BTreeSet::from([object.initial]);
+    let mut possible = BTreeSet::from([0]);
     let mut placed = BTreeSet::new();
     let indexes: BTreeSet<u64> = object.writes.keys().chain(object.reads.keys()).copied().collect();
     for index in indexes {
@@ -139,6 +148,10 @@ fn values(object: &Object) -> Vec<String> {
         }
         let Some(reads) = object.reads.get(&index) else { continue };
         let name = format!("pool {} at index {index}", object.pool);
+        if index < object.made && reads.iter().all(Option::is_none) {
+            // A stale read of a node that lags may show a state from before it was made.
+            continue;
+        }
         if reads.len() > 1 {
             broken.push(format!("7: {name}: reads of one state differ: {reads:?}"));
             continue;
@@ -186,7 +199,19 @@ mod tests {
     }
 
     fn check(operations: &[Operation]) -> Vec<String> {
-        broken(&History { initial: vec![0], operations: operations.to_vec() })
+        broken(&History { made: vec![0], operations: operations.to_vec() })
+    }
+
+    #[test]
+    fn only_a_stale_read_may_show_what_was_before_the_object() {
+        let nothing = |is_stale, index| {
+            let action = Action::Read { values: vec![None], is_stale };
+            let operations = vec![Operation { action, ..read(0, 1, 2, index) }];
+            broken(&History { made: vec![5], operations }).len()
+        };
+        assert_eq!(nothing(true, 4), 0);
+        assert_eq!(nothing(true, 5), 1, "it was there by then");
+        assert_eq!(nothing(false, 4), 1, "it had been answered");
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! Two stories that chance tells too seldom: what the check of the leadership alone prevents, and what rho is for.
+//! Stories that chance tells too seldom: what the check of the leadership alone prevents, what rho is for, and why a session
+//! whose expiry is under way gets no answer.
+
+use std::sync::{Arc, LazyLock};
 
 use matins_core::command::{Apply, ApplyWorkflow, Command, Entry, Proposal, Readings};
 use matins_core::id::{Leadership, LogIndex, NodeId, SessionNumber};
@@ -8,20 +11,27 @@ use matins_core::state::settings::LeaseTerms;
 use matins_core::time::{BootTime, Millis, Timestamp};
 use matins_core::{Answer, LEVEL, Refusal, Stale, State, apply};
 use matins_node::lead::calendars::Calendars;
+use matins_node::lead::leader::{Action, Event as Told, Leader, Now, Outside};
+use matins_node::lead::queue::ConnId;
 use matins_node::lead::scope::Params;
 use matins_node::lead::ticks::{TickTools, decide_due};
+use matins_proto::v1;
+use matins_proto::v1::executor_message::Message as Said;
+use matins_proto::v1::leader_message::Message;
 use matins_workflow::compile::{NoFiles, Options, SourceFile, compile};
 
 use super::agenda::{MS, SEC};
 use super::clocks::Clocks;
+use super::leading::Past;
 
 /// A case: its name, and the story that must hold.
 pub(super) type Case = (&'static str, fn() -> Result<(), String>);
 
 /// All cases of their own.
-pub(super) const CASES: [Case; 2] = [
+pub(super) const CASES: [Case; 3] = [
     ("a Fire of an older leadership after an outage", a_fire_of_an_older_leadership),
     ("leases under clocks at the bound of their rates", leases_at_the_bound),
+    ("a renewal after the expiry was proposed", a_renewal_after_the_expiry),
 ];
 
 const WORKFLOW: &str = "workflow: w\ntasks: { only: { run: [x] } }\n\
@@ -98,6 +108,69 @@ fn a_fire_of_an_older_leadership() -> Result<(), String> {
     match log.state.runs.len() {
         0 => Ok(()),
         runs => Err(format!("2.1: {runs} missed ticks of a schedule without catch-up became runs")),
+    }
+}
+
+/// A session is silent until its expiry is proposed, and the proposal stays in the queue of its node. Then a renewal comes
+/// that was long under way. Were it granted, the executor would take new tasks under a session that is about to end.
+fn a_renewal_after_the_expiry() -> Result<(), String> {
+    let mut log = Log { state: State::default(), at: Timestamp::from_millis(1_700_000_000_000) };
+    let leadership = log.lead(1)?;
+    let settled = log.write(None, Command::Init { cluster: 1, settings: Settings::default() });
+    settled.map_err(|refusal| format!("the harness: {refusal}"))?;
+    let mut boot = BootTime(1_000_000_000_000);
+    let mut leader = Leader::new(Arc::new(log.state.clone()), boot);
+    let says = |leader: &mut Leader, log: &mut Log, boot, said: Option<Said>| {
+        let now = Now { at: log.at, boot };
+        if let Some(said) = said {
+            leader.event(Told::Said(ConnId(1), said), now);
+        }
+        let (mut is_granted, mut is_expiring) = (false, false);
+        for _ in 0..20 {
+            for action in leader.run(now, &outside(boot)) {
+                match action {
+                    Action::Propose(_, Command::ExpireSession { .. }) => is_expiring = true,
+                    Action::Propose(key, command) => {
+                        let answer = log.write(Some(leadership), command);
+                        leader.set_state(Arc::new(log.state.clone()), boot);
+                        leader.event(Told::Answered(key, Some(answer)), now);
+                    }
+                    Action::Send(_, message) => {
+                        is_granted |= matches!(message.message, Some(Message::Grant(_)));
+                    }
+                    Action::Close(_) | Action::Read(_) | Action::Publish(..) => {}
+                }
+            }
+        }
+        (is_granted, is_expiring)
+    };
+    let hello = v1::Hello { node: 1, session: 1, boot_id: "boot".into(), journal: 1, ..v1::Hello::default() };
+    says(&mut leader, &mut log, boot, Some(Said::Hello(hello)));
+    let renew = |sequence| Some(Said::Renew(v1::Renew { sequence }));
+    if says(&mut leader, &mut log, boot, renew(1)) != (true, false) {
+        return Err("the harness: an open session is not renewed, so this case shows nothing".into());
+    }
+    let silence = LeaseTerms::default().dead_after() + Millis::from_secs(1);
+    (boot, log.at) = (boot + silence, log.at + silence);
+    if says(&mut leader, &mut log, boot, None) != (false, true) {
+        return Err("the harness: a silent session does not expire, so this case shows nothing".into());
+    }
+    match says(&mut leader, &mut log, boot, renew(2)) {
+        (false, _) => Ok(()),
+        (true, _) => Err("5.4: a session was granted a renewal after its expiry was proposed".into()),
+    }
+}
+
+/// Nothing around a leader but quorum rounds that always succeed.
+fn outside(boot: BootTime) -> Outside<'static> {
+    static NO_PAST: LazyLock<Past> = LazyLock::new(Past::default);
+    Outside {
+        history: &*NO_PAST,
+        resolve: &Params,
+        durable_block: u64::MAX,
+        log_bytes: 0,
+        readings: None,
+        quorum: Some(boot),
     }
 }
 

@@ -59,7 +59,7 @@ params: { x: { type: bool, default: true } }",
   load: { run: [x], depends_on_past: true, pool: { db: 2 }, retry: { limit: 3, delay: 1s } }",
     "tasks:
   a: { run: [x], on_disconnect: 30s }
-  b: { run: [x], retry: { limit: 1, delay: 5s } }
+  b: { run: [x], pool: db, retry: { limit: 1, delay: 5s } }
   late: { run: [x], needs: [a, b], trigger_rule: one_failed }
   good: { run: [x], needs: [a, b], trigger_rule: one_success, when: \"tasks.a.state == 'success'\" }",
     "tasks:

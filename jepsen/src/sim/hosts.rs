@@ -9,6 +9,7 @@ use matins_core::id::{Fence, SessionNumber};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::supervisor::{self, Exit, Held};
 use matins_core::time::Millis;
+use matins_node::execute::wire;
 use matins_node::lead::queue::ConnId;
 use matins_proto::v1;
 use matins_proto::v1::attempt_report::{Outcome, Outputs};
@@ -209,47 +210,26 @@ impl World {
         let Some(driver) = self.nodes[node].driver.as_mut().filter(|driver| driver.conn == Some(id)) else {
             return;
         };
-        let event = match message {
-            Message::Opened(opened) => {
-                driver.terms = LeaseTerms {
-                    length: Millis(opened.length_ms),
-                    kill_budget: Millis(opened.kill_budget_ms),
-                    rho_ppm: opened.rho_ppm,
-                };
-                let bound = opened.bound.into_iter().map(Fence).collect();
-                Told::Opened { number: SessionNumber(opened.session), params: driver.terms, bound }
-            }
-            Message::Refused(refused) => Told::Refused { last: SessionNumber(refused.last_session) },
-            Message::Grant(grant) => {
-                Told::Granted { sequence: grant.sequence, length: Millis(grant.length_ms) }
-            }
-            Message::Start(start) => {
-                let fence = Fence(start.fence);
-                let job = start.job.unwrap_or_default();
-                let journal_id = self.nodes[node].host.journal_id;
-                let kept = Kept {
-                    on_disconnect: Millis(job.on_disconnect_ms),
-                    grace: Millis(job.kill_grace_ms),
-                    journal_id,
-                    ..Kept::default()
-                };
-                self.nodes[node].host.journal.entry(fence).or_insert(kept);
-                self.tell_executor(node, Told::Start { session: SessionNumber(start.session), fence });
-                let holds =
-                    self.nodes[node].driver.as_ref().is_some_and(|driver| driver.machine.holds(fence));
-                if !holds {
-                    self.nodes[node].host.journal.remove(&fence);
-                }
-                return;
-            }
-            Message::Stop(stop) => {
-                let how = if stop.now { StopHow::Now } else { StopHow::Graceful };
-                Told::Stop { fence: Fence(stop.fence), how }
-            }
-            Message::ReportAck(ack) => Told::Acknowledged { fence: Fence(ack.fence) },
-            Message::NotLeader(_) => return,
+        let Some(event) = wire::heard(&message) else { return };
+        if let Told::Opened { params, .. } = &event {
+            driver.terms = *params;
+        }
+        let Message::Start(start) = message else { return self.tell_executor(node, event) };
+        let fence = Fence(start.fence);
+        let job = start.job.unwrap_or_default();
+        let journal_id = self.nodes[node].host.journal_id;
+        let kept = Kept {
+            on_disconnect: Millis(job.on_disconnect_ms),
+            grace: Millis(job.kill_grace_ms),
+            journal_id,
+            ..Kept::default()
         };
+        self.nodes[node].host.journal.entry(fence).or_insert(kept);
         self.tell_executor(node, event);
+        let holds = self.nodes[node].driver.as_ref().is_some_and(|driver| driver.machine.holds(fence));
+        if !holds {
+            self.nodes[node].host.journal.remove(&fence);
+        }
     }
 
     pub(super) fn executor_wakes(&mut self, proc: Proc, at: Instant) {
@@ -331,19 +311,12 @@ impl World {
 
     fn hello(&self, node: usize, number: SessionNumber, held: &[(Fence, HeldAs)]) -> v1::Hello {
         let host = &self.nodes[node].host;
-        let state = |how: &HeldAs| match how {
-            HeldAs::Running => v1::HeldState::Running,
-            HeldAs::Ended => v1::HeldState::Ended,
-        };
         v1::Hello {
             node: self.nodes[node].id.0,
             session: number.0,
             boot_id: host.boot.to_string(),
             journal: host.journal_id,
-            held: held
-                .iter()
-                .map(|(fence, how)| v1::HeldFence { fence: fence.0, state: state(how).into() })
-                .collect(),
+            held: wire::held_fences(held),
             slots: host.slots,
             name: format!("machine-{node}"),
             level: u32::from(matins_core::LEVEL),

@@ -14,6 +14,7 @@ use matins_core::id::{Fence, SessionNumber};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::supervisor::{Event as SupervisorEvent, Exit};
 use matins_core::time::Millis;
+use matins_node::execute::wire;
 use matins_node::system::{boot_time, connect, simulated::Machine};
 use matins_proto::v1;
 use matins_proto::v1::attempt_report::Outcome;
@@ -158,32 +159,14 @@ impl Process {
     }
 
     fn hear(&mut self, message: v1::LeaderMessage) {
-        let event = match message.message {
-            Some(Heard::Opened(opened)) => {
-                self.terms = LeaseTerms {
-                    length: Millis(opened.length_ms),
-                    kill_budget: Millis(opened.kill_budget_ms),
-                    rho_ppm: opened.rho_ppm,
-                };
-                let bound = opened.bound.into_iter().map(Fence).collect();
-                Event::Opened { number: SessionNumber(opened.session), params: self.terms, bound }
-            }
-            Some(Heard::Refused(refused)) => Event::Refused { last: SessionNumber(refused.last_session) },
-            Some(Heard::Grant(grant)) => {
-                Event::Granted { sequence: grant.sequence, length: Millis(grant.length_ms) }
-            }
-            Some(Heard::Start(start)) => {
-                let fence = Fence(start.fence);
-                self.jobs.entry(fence).or_insert_with(|| start.job.unwrap_or_default());
-                Event::Start { session: SessionNumber(start.session), fence }
-            }
-            Some(Heard::Stop(stop)) => {
-                let how = if stop.now { StopHow::Now } else { StopHow::Graceful };
-                Event::Stop { fence: Fence(stop.fence), how }
-            }
-            Some(Heard::ReportAck(ack)) => Event::Acknowledged { fence: Fence(ack.fence) },
-            Some(Heard::NotLeader(_)) | None => return,
-        };
+        let Some(message) = message.message else { return };
+        let Some(event) = wire::heard(&message) else { return };
+        if let Event::Opened { params, .. } = &event {
+            self.terms = *params;
+        }
+        if let Heard::Start(start) = message {
+            self.jobs.entry(Fence(start.fence)).or_insert_with(|| start.job.unwrap_or_default());
+        }
         self.happened(event);
     }
 
@@ -282,18 +265,13 @@ impl Process {
     }
 
     fn hello(&mut self, number: SessionNumber, held: &[(Fence, HeldAs)]) {
-        let state = |how: &HeldAs| match how {
-            HeldAs::Running => v1::HeldState::Running,
-            HeldAs::Ended => v1::HeldState::Ended,
-        };
-        let held = held.iter().map(|(fence, how)| v1::HeldFence { fence: fence.0, state: state(how).into() });
         let boots = self.executor.journal.borrow().boots;
         self.say(Said::Hello(v1::Hello {
             node: FIRST_ID + self.executor.number as u64,
             session: number.0,
             boot_id: format!("x{}-{boots}", self.executor.number + 1),
             journal: boots + 1,
-            held: held.collect(),
+            held: wire::held_fences(held),
             slots: 4,
             labels: BTreeMap::new(),
             name: format!("x{}", self.executor.number + 1),

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use matins_core::executor::{Event, Machine, SpawnAnswer, StopHow, SupervisorId};
+use matins_core::executor::{Event, Machine, SpawnAnswer, SupervisorId};
 use matins_core::id::{Digest, Fence, NodeId, SessionNumber};
 use matins_core::state::settings::LeaseTerms;
 use matins_core::supervisor::{Exit, Held};
-use matins_core::time::{BootTime, Millis};
+use matins_core::time::BootTime;
 use matins_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,6 +28,7 @@ use super::prepare::{self, Fetched, TaskEnvironment};
 use super::supervisor::wire::{FromSupervisor, SpawnTask, Status, ToSupervisor};
 use super::supervisors::{self, Link, Said};
 use super::tail::LogFolder;
+use super::wire;
 use crate::system::boot_time;
 
 mod actions;
@@ -311,39 +312,20 @@ impl Driver<'_> {
 
     fn hear_message(&mut self, message: v1::leader_message::Message) -> io::Result<()> {
         use v1::leader_message::Message;
-        let event = match message {
-            Message::Opened(opened) => {
-                self.params = LeaseTerms {
-                    length: Millis(opened.length_ms),
-                    kill_budget: Millis(opened.kill_budget_ms),
-                    rho_ppm: opened.rho_ppm,
-                };
-                let bound = opened.bound.into_iter().map(Fence).collect();
-                Event::Opened { number: SessionNumber(opened.session), params: self.params, bound }
-            }
-            Message::Refused(refused) => Event::Refused { last: SessionNumber(refused.last_session) },
-            Message::Grant(grant) => {
-                Event::Granted { sequence: grant.sequence, length: Millis(grant.length_ms) }
-            }
-            Message::Start(start) => {
-                let fence = Fence(start.fence);
-                // The text that came first for a fence is the attempt's (PROTOCOL 4.3).
-                self.jobs.entry(fence).or_insert_with(|| Arc::new(start.job.unwrap_or_default()));
-                self.happened(Event::Start { session: SessionNumber(start.session), fence })?;
-                if !self.machine.holds(fence) {
-                    self.jobs.remove(&fence);
-                }
-                return Ok(());
-            }
-            Message::Stop(stop) => {
-                let how = if stop.now { StopHow::Now } else { StopHow::Graceful };
-                Event::Stop { fence: Fence(stop.fence), how }
-            }
-            Message::ReportAck(ack) => Event::Acknowledged { fence: Fence(ack.fence) },
-            // The link has read it already, and looks for the one that leads.
-            Message::NotLeader(_) => return Ok(()),
-        };
-        self.happened(event)
+        // The link has read already who leads if this one does not.
+        let Some(event) = wire::heard(&message) else { return Ok(()) };
+        if let Event::Opened { params, .. } = &event {
+            self.params = *params;
+        }
+        let Message::Start(start) = message else { return self.happened(event) };
+        let fence = Fence(start.fence);
+        // The text that came first for a fence is the attempt's (PROTOCOL 4.3).
+        self.jobs.entry(fence).or_insert_with(|| Arc::new(start.job.unwrap_or_default()));
+        self.happened(event)?;
+        if !self.machine.holds(fence) {
+            self.jobs.remove(&fence);
+        }
+        Ok(())
     }
 
     fn finished(&mut self, finished: Finished) -> io::Result<()> {

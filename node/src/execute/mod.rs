@@ -11,6 +11,7 @@ pub mod supervisor;
 mod supervisors;
 mod tail;
 pub mod task_exec;
+pub mod wire;
 
 pub use executor::{Blobs, Executor, ExecutorConfig, ExecutorHandle};
 pub use link::LeaderAddress;

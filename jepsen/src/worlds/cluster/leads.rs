@@ -7,18 +7,17 @@ use std::sync::Arc;
 use matins_core::State;
 use matins_core::command::Command;
 use matins_core::executor;
-use matins_core::id::{Fence, Leadership, LogIndex, ScheduleId, SessionNumber};
-use matins_core::state::settings::LeaseTerms;
+use matins_core::id::{Fence, Leadership, LogIndex, ScheduleId};
 use matins_core::state::{PastRow, RunState};
 use matins_core::supervisor::Exit;
-use matins_core::time::{BootTime, Millis, Timestamp};
+use matins_core::time::{BootTime, Timestamp};
+use matins_node::execute::wire;
 use matins_node::lead::backfill::{History, NoHistory};
 use matins_node::lead::leader::{Action, Event, Leader, Now, Outside};
 use matins_node::lead::queue::Key;
 use matins_node::lead::scope::Params;
 use matins_proto::v1;
 use matins_proto::v1::executor_message::Message as ToLeaderMessage;
-use matins_proto::v1::leader_message::Message as FromLeaderMessage;
 
 use super::super::fingerprint;
 use super::super::host::{Hello, ToLeader};
@@ -133,7 +132,7 @@ impl Cluster {
                 self.sort_pending();
                 Ok(())
             }
-            Action::Send(conn, message) => self.send(conn.0 as u8, message),
+            Action::Send(conn, message) => self.send(conn.0 as u8, &message),
             Action::Close(conn) => {
                 if let Some(stream) = self.stream_mut(conn.0 as u8) {
                     stream.leader_end = false;
@@ -151,49 +150,23 @@ impl Cluster {
         self.pending.sort_by_key(|it| (it.node, it.leadership, it.print, it.wants_answer, it.age));
     }
 
-    fn send(&mut self, id: u8, message: v1::LeaderMessage) -> Result<(), String> {
+    fn send(&mut self, id: u8, message: &v1::LeaderMessage) -> Result<(), String> {
         let Some(stream) = self.stream(id) else { return Ok(()) };
-        let (opened, message) = (stream.opened, message.message);
-        let event = match message {
-            Some(FromLeaderMessage::Opened(it)) => {
-                let params = LeaseTerms {
-                    length: Millis(it.length_ms),
-                    kill_budget: Millis(it.kill_budget_ms),
-                    rho_ppm: it.rho_ppm,
-                };
-                let bound = it.bound.into_iter().map(Fence).collect();
-                executor::Event::Opened { number: SessionNumber(it.session), params, bound }
-            }
-            Some(FromLeaderMessage::Refused(it)) => {
-                executor::Event::Refused { last: SessionNumber(it.last_session) }
-            }
-            Some(FromLeaderMessage::Grant(it)) if opened.is_none() => {
-                return Err(format!(
-                    "5.4: stream {id} is granted {} ms before its session is open",
-                    it.length_ms
-                ));
-            }
-            Some(FromLeaderMessage::Grant(it)) => {
-                executor::Event::Granted { sequence: it.sequence, length: Millis(it.length_ms) }
-            }
-            Some(FromLeaderMessage::Start(it)) => {
-                if opened != Some(SessionNumber(it.session)) {
-                    return Err(format!(
-                        "5.4: a start of session {} is sent on stream {id}, on which {opened:?} is open",
-                        it.session
-                    ));
-                }
-                executor::Event::Start { session: SessionNumber(it.session), fence: Fence(it.fence) }
-            }
-            Some(FromLeaderMessage::Stop(it)) => {
-                let how = if it.now { executor::StopHow::Now } else { executor::StopHow::Graceful };
-                executor::Event::Stop { fence: Fence(it.fence), how }
-            }
-            Some(FromLeaderMessage::ReportAck(it)) => {
-                executor::Event::Acknowledged { fence: Fence(it.fence) }
-            }
-            Some(FromLeaderMessage::NotLeader(_)) | None => return Ok(()),
-        };
+        let opened = stream.opened;
+        let Some(event) = message.message.as_ref().and_then(wire::heard) else { return Ok(()) };
+        if let executor::Event::Granted { length, .. } = &event
+            && opened.is_none()
+        {
+            return Err(format!("5.4: stream {id} is granted {} ms before its session is open", length.0));
+        }
+        if let executor::Event::Start { session, .. } = &event
+            && opened != Some(*session)
+        {
+            return Err(format!(
+                "5.4: a start of session {} is sent on stream {id}, on which {opened:?} is open",
+                session.0
+            ));
+        }
         let Some(stream) = self.stream_mut(id) else { return Ok(()) };
         if let executor::Event::Opened { number, .. } = &event {
             stream.opened = Some(*number);

@@ -11,7 +11,7 @@ use matins_proto::v1::executor_message::Message;
 
 use super::{Driver, Finished, fetch};
 use crate::execute::supervisor::wire::ToSupervisor;
-use crate::execute::{collect, prepare};
+use crate::execute::{collect, prepare, wire};
 use crate::system::wall_time;
 
 impl Driver<'_> {
@@ -103,20 +103,13 @@ impl Driver<'_> {
     }
 
     fn hello(&self, number: SessionNumber, held: &[(Fence, HeldAs)]) -> v1::Hello {
-        let state = |how: &HeldAs| match how {
-            HeldAs::Running => v1::HeldState::Running,
-            HeldAs::Ended => v1::HeldState::Ended,
-        };
         let identity = self.journal.identity();
         v1::Hello {
             node: self.config.node.0,
             session: number.0,
             boot_id: identity.boot.clone(),
             journal: identity.journal.0,
-            held: held
-                .iter()
-                .map(|(fence, how)| v1::HeldFence { fence: fence.0, state: state(how).into() })
-                .collect(),
+            held: wire::held_fences(held),
             slots: self.config.slots,
             labels: self.config.labels.clone().into_iter().collect(),
             name: self.config.name.clone(),

@@ -10,10 +10,22 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use matins_core::mutation::now_planted;
+
 use crate::report::Report;
 
 /// How often a child is looked at.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// The arguments that plant in another process what is planted in this one.
+pub(crate) fn plant_arguments() -> Vec<&'static str> {
+    now_planted().map_or_else(Vec::new, |mutation| vec!["--plant", mutation.name()])
+}
+
+/// The same at the end of a command for people.
+pub(crate) fn plant_flag() -> String {
+    now_planted().map_or_else(String::new, |mutation| format!(" --plant {mutation}"))
+}
 
 /// Why a child has no report.
 #[derive(Debug)]

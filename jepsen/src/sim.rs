@@ -30,6 +30,7 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use matins_core::mutation::now_planted;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -38,6 +39,7 @@ use happening::Happening;
 use knobs::Knobs;
 use world::World;
 
+use crate::child::plant_flag;
 use crate::report::Report;
 
 /// What `sim` takes.
@@ -68,8 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     let mut report = Report::new("sim");
     for (name, case) in cases::CASES {
         if let Err(broken) = case() {
-            report
-                .fail(format!("{name}: {broken}"), format!("matins-jepsen sim --seeds 0{}", planted_flag()));
+            report.fail(format!("{name}: {broken}"), format!("matins-jepsen sim --seeds 0{}", plant_flag()));
         }
     }
     if !report.failures.is_empty() {
@@ -109,21 +110,15 @@ pub(crate) fn run(arguments: &Arguments) -> Report {
     let (counts, broken) = total.into_inner().expect("all threads have ended");
     counts.tell(&mut report);
     if let Some((seed, broken)) = broken {
-        let repeat = format!("matins-jepsen sim --from {seed} --seeds 1{}", planted_flag());
+        let repeat = format!("matins-jepsen sim --from {seed} --seeds 1{}", plant_flag());
         report.fail(format!("seed {seed}: {broken}"), repeat);
         report.notes.push(format!("seed {seed} drew {:?}", drawn(seed).0));
         // Of a bug that was planted it is enough to know that it was caught.
-        if planted_flag().is_empty() {
+        if now_planted().is_none() {
             report.notes.extend(shrink::shortest(seed, &broken));
         }
     }
     report
-}
-
-/// The flag that plants what is planted now.
-fn planted_flag() -> String {
-    let planted = matins_core::mutation::Mutation::ALL.iter().find(|it| matins_core::mutation::planted(**it));
-    planted.map(|it| format!(" --plant {it}")).unwrap_or_default()
 }
 
 /// What a seed draws before anything happens.

@@ -144,11 +144,11 @@ fn progress_bar(context: &Context) -> Result<ProgressBar, Fault> {
     Ok(bar)
 }
 
-/// How many tries a run took, items too.
 fn tasks(count: usize) -> String {
     if count == 1 { "1 task".into() } else { format!("{count} tasks") }
 }
 
+/// How many tries a run took, items too.
 fn attempts_of(run: &Run) -> u32 {
     let count = |task: &Task| {
         if task.items.is_empty() {

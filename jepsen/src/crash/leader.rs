@@ -181,22 +181,9 @@ impl Leader {
             self.enter(Command::Cancel { run: *run, how: StopHow::Now })?;
         }
         let (_, effects) = self.enter(Command::RetireRuns { runs: active })?;
-        let block = effects.iter().find_map(|effect| match effect {
-            Effect::Block { digest, .. } => Some(*digest),
-            Effect::Granted { .. }
-            | Effect::Stop { .. }
-            | Effect::Ended { .. }
-            | Effect::Deciding(_)
-            | Effect::Schedule(_)
-            | Effect::Timer
-            | Effect::Backfill(_)
-            | Effect::Run(_)
-            | Effect::LogsSettled(..)
-            | Effect::Executor(_)
-            | Effect::Definitions
-            | Effect::Checkpoint
-            | Effect::Agreed { .. } => None,
-        });
+        let block = effects
+            .iter()
+            .find_map(|effect| if let Effect::Block { digest, .. } = effect { Some(*digest) } else { None });
         let block = block.ok_or("retiring runs makes a block")?;
         self.blocks.push(block);
         Ok(block)

@@ -16,7 +16,6 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use matins_core::mutation::{Mutation, planted};
 use matins_node::store::files::{Disk, Files};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -25,6 +24,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::contents::open;
 use super::store::{self, Note, Work};
 use super::tape::TapeDisk;
+use crate::child::plant_arguments;
 
 /// The size of the file system.
 const IMAGE_BYTES: u64 = 32 << 20;
@@ -142,7 +142,7 @@ impl Writer {
             .args(["crash", "--seed", &seed.to_string(), "--write-in"])
             .arg(mounted.at.join("data"))
             // A deliberate bug is in the writer too.
-            .args(Mutation::ALL.iter().filter(|bug| planted(**bug)).flat_map(|bug| ["--plant", bug.name()]))
+            .args(plant_arguments())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(told)?;

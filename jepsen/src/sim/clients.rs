@@ -162,11 +162,11 @@ impl World {
         let is_lost = !self.is_calm && self.happens(self.knobs.lost_answers);
         if !is_lost {
             let at = self.agenda.now() + self.delay();
-            self.agenda.at(at, Event::Hears(number, true));
+            self.agenda.at(at, Event::Hears(number));
         }
     }
 
-    pub(super) fn client_hears(&mut self, number: usize, _is_final: bool) {
+    pub(super) fn client_hears(&mut self, number: usize) {
         let asked = &mut self.clients.asked[number];
         let is_tried_again = matches!(asked.answer, Some(Err(Refusal::TicksDue(_) | Refusal::Limit { .. })));
         if !is_tried_again {

@@ -76,7 +76,7 @@ pub(super) enum Event {
     // Clients.
     Try(usize),
     ArrivesAt(Proc, usize),
-    Hears(usize, bool),
+    Hears(usize),
     Packs,
 }
 
@@ -227,7 +227,6 @@ impl World {
         self.go_on_until(self.knobs.faulty)?;
         self.heal_for_good();
         self.await_ends()?;
-        self.tell_counts();
         self.close_the_books()
     }
 
@@ -304,7 +303,7 @@ impl World {
             Event::GroupGoes(fence) => self.group_goes(fence),
             Event::Try(number) => self.client_tries(number),
             Event::ArrivesAt(proc, number) => self.client_arrives(proc, number),
-            Event::Hears(number, is_final) => self.client_hears(number, is_final),
+            Event::Hears(number) => self.client_hears(number),
             Event::Packs => self.packs(),
         }
     }

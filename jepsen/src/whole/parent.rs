@@ -7,8 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use matins_core::mutation::now_planted;
+
 use super::seed::{Story, tell as tell_seed};
 use super::{Arguments, BUILD};
+use crate::child::{plant_arguments, plant_flag};
 use crate::report::Report;
 
 /// A seed that takes longer than this in real time goes round in circles.
@@ -67,31 +70,17 @@ pub(super) fn run(arguments: &Arguments) -> Report {
 }
 
 fn repeat(arguments: &Arguments, seed: u64) -> String {
-    let plant = planted_argument().map_or_else(String::new, |name| format!(" --plant {name}"));
+    let plant = plant_flag();
     let minutes = arguments.minutes;
     format!(
         "target/simulation/release/matins-jepsen whole --from {seed} --seeds 1 --minutes {minutes}{plant}"
     )
 }
 
-/// The deliberate bug that this process was started with: each child gets it too.
-fn planted_argument() -> Option<String> {
-    let mut arguments = std::env::args();
-    while let Some(argument) = arguments.next() {
-        if let Some(name) = argument.strip_prefix("--plant=") {
-            return Some(name.to_owned());
-        }
-        if argument == "--plant" {
-            return arguments.next();
-        }
-    }
-    None
-}
-
 /// How many seeds run twice: no more than run at all, which with `--hours` are enough. None where a bug is planted, which
 /// the first telling has to show.
 fn twice(arguments: &Arguments) -> u64 {
-    if planted_argument().is_some() {
+    if now_planted().is_some() {
         0
     } else if arguments.hours > 0.0 {
         arguments.twice
@@ -106,7 +95,7 @@ fn tell_all(arguments: &Arguments) -> (BTreeMap<u64, Told>, BTreeMap<u64, Told>)
     let (told, again) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
     let (next, simulated_ms) = (AtomicU64::new(0), AtomicU64::new(0));
     let wanted_ms = (arguments.hours * 3_600_000.0) as u64;
-    let (is_planted, twice) = (planted_argument().is_some(), twice(arguments));
+    let (is_planted, twice) = (now_planted().is_some(), twice(arguments));
     let is_caught = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
@@ -143,9 +132,8 @@ fn tell_in_child(seed: u64, arguments: &Arguments) -> Told {
     let program = std::env::current_exe().map_err(|error| format!("no program to start: {error}"))?;
     let mut command = Command::new(program);
     command.args(["whole", "--story-of", &seed.to_string(), "--minutes", &arguments.minutes.to_string()]);
-    if let Some(name) = planted_argument() {
-        command.args(["--plant", &name]);
-    }
+    // Each child gets the bug that this process was started with.
+    command.args(plant_arguments());
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| format!("cannot start a process: {error}"))?;
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());

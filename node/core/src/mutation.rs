@@ -159,6 +159,11 @@ mod switch {
         TOSSED.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
     }
 
+    /// The bug that is in the code now.
+    pub fn now_planted() -> Option<Mutation> {
+        Mutation::ALL.iter().copied().find(|mutation| planted(*mutation))
+    }
+
     /// Whether this bug is in the code now.
     pub fn planted(mutation: Mutation) -> bool {
         PLANTED.load(Ordering::Relaxed) == mutation as usize + 1
@@ -166,7 +171,7 @@ mod switch {
 }
 
 #[cfg(feature = "mutations")]
-pub use switch::{plant, planted, toss};
+pub use switch::{now_planted, plant, planted, toss};
 
 /// A coin that is never tossed in this build.
 #[cfg(not(feature = "mutations"))]

@@ -10,6 +10,8 @@ mod real;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 
+use tokio::task::{JoinError, JoinHandle};
+
 #[cfg(not(feature = "simulation"))]
 use real as machine;
 #[cfg(feature = "simulation")]
@@ -18,3 +20,13 @@ use simulated as machine;
 pub use machine::clock::{boot_time, wall_time};
 pub use machine::net::{Incoming, Listener, connect, connect_lazy, incoming, listen};
 pub use machine::process::{blocking, disk, exit, keep_watch, random, wait_here};
+
+/// What a task came to: its panic goes on here.
+async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is being shut down, and with it whoever waits here.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}

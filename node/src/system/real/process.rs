@@ -5,19 +5,13 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinError;
-
+use super::super::joined;
 use crate::store::files::{Disk, Files};
 
 /// Runs a call that waits for the disk, or is long, where it holds up nobody else. It runs to its end even if nobody waits
 /// for it any more.
 pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(call).await.map_err(JoinError::try_into_panic) {
-        Ok(done) => done,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is being shut down, and with it whoever waits here.
-        Err(Err(_)) => std::future::pending().await,
-    }
+    joined(tokio::task::spawn_blocking(call)).await
 }
 
 /// Waits for something where nothing can be awaited; this thread is given up for the time. Needs a runtime of several

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::task::JoinError;
 
+use super::super::joined;
 use super::{Machine, Random};
 use crate::store::files::Files;
 
@@ -24,17 +24,13 @@ pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'stat
         return call();
     }
     let wait = Machine::current().draw_disk_wait();
-    let called = tokio::spawn(async move {
+    let called = async move {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
         call()
-    });
-    match called.await.map_err(JoinError::try_into_panic) {
-        Ok(done) => done,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_)) => std::future::pending().await,
-    }
+    };
+    joined(tokio::spawn(called)).await
 }
 
 /// Takes the result of something where nothing can be awaited. There is one thread, so what needs more than this

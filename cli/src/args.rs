@@ -7,11 +7,13 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::attempt::AttemptVerb;
 use crate::backfill::BackfillVerb;
-use crate::cluster::{AttemptVerb, ClusterVerb, ExecutorVerb};
+use crate::cluster::ClusterVerb;
 use crate::context::{Context, Global, Outcome};
 use crate::demo::DemoArgs;
 use crate::dev::DevArgs;
+use crate::executor::ExecutorVerb;
 use crate::exit::Exit;
 use crate::pool::PoolVerb;
 use crate::run::{CancelArgs, LogsArgs, RetryArgs, RunVerb, StartArgs, SubmitArgs, WaitArgs, WatchArgs};

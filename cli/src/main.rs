@@ -4,11 +4,13 @@
 //! several. Start reading at [`args::Verb`]; `context` has what every verb is given, `exit` and `fault` how they end.
 
 mod args;
+mod attempt;
 mod backfill;
 mod cluster;
 mod context;
 mod demo;
 mod dev;
+mod executor;
 mod exit;
 mod fault;
 mod live;

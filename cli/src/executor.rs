@@ -1,0 +1,106 @@
+//! Verbs about executors.
+
+use clap::{Args, Subcommand};
+use matins_proto::v1::{DrainExecutorRequest, Executor, ListExecutorsRequest, UndrainExecutorRequest};
+
+use crate::context::{Context, Outcome, Repeat};
+use crate::exit::Exit;
+use crate::output::{Cell, Column, Look, Row};
+
+/// What can be done with executors.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ExecutorVerb {
+    List(ExecutorListArgs),
+    Drain(DrainArgs),
+    Undrain(UndrainArgs),
+}
+
+/// List executors and how busy they are
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  matins executor list")]
+pub(crate) struct ExecutorListArgs {}
+
+/// Give an executor nothing new; what it runs goes on
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  matins executor drain node-9")]
+pub(crate) struct DrainArgs {
+    /// Its node, by id or by name
+    executor: String,
+
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+/// Give a drained executor work again
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  matins executor undrain node-9")]
+pub(crate) struct UndrainArgs {
+    /// Its node, by id or by name
+    executor: String,
+
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+impl Row for Executor {
+    const PLURAL: &'static str = "executors";
+    const COLUMNS: &'static [Column] = &[
+        Column::new("EXECUTOR"),
+        Column::new("NAME"),
+        Column::new("STATE"),
+        Column::new("USED"),
+        Column::new("SLOTS"),
+        Column::new("LABELS"),
+        Column::wide("SESSION"),
+        Column::wide("SINCE"),
+    ];
+
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+
+    fn cells(&self, _: &Look) -> Vec<Cell> {
+        let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![
+            Cell::text(&self.id),
+            Cell::text(&self.name),
+            Cell::State(self.state().as_str_name().into()),
+            Cell::Number(self.used.into()),
+            Cell::Number(self.slots.into()),
+            Cell::text(labels.join(",")),
+            Cell::Number(self.session),
+            Cell::Time(self.session_since),
+        ]
+    }
+}
+
+impl ExecutorVerb {
+    /// Does it.
+    pub(crate) async fn perform(self, context: &Context) -> Outcome {
+        match self {
+            Self::List(ExecutorListArgs {}) => {
+                let answer = context.client()?.call(ListExecutorsRequest { stale: false }).await?;
+                context.list(&answer.executors)?;
+                Ok(Exit::Done)
+            }
+            Self::Drain(DrainArgs { executor, repeat }) => {
+                let name = executor.clone();
+                let ask = DrainExecutorRequest { request_id: repeat.request_id, not_after: None, executor };
+                let answer = context.client()?.call(ask).await?;
+                context.done(&answer, format!("{name} gets nothing new; it still runs {}", answer.running))
+            }
+            Self::Undrain(UndrainArgs { executor, repeat }) => {
+                let name = executor.clone();
+                let ask = UndrainExecutorRequest { request_id: repeat.request_id, not_after: None, executor };
+                let answer = context.client()?.call(ask).await?;
+                context.done(&answer, format!("{name} gets work again"))
+            }
+        }
+    }
+}

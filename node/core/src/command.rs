@@ -236,6 +236,8 @@ pub enum Command {
     Undrain(ExecutorId),
     /// A person declares an attempt gone (PROTOCOL 5.7); recorded.
     Abandon(TaskId),
+    /// This executor is to be forgotten: no new attempts, and its row goes with its last session (PROTOCOL 2.7).
+    Dismiss(ExecutorId),
 }
 
 /// How the processes of an attempt are ended.

@@ -220,6 +220,7 @@ impl<'a> Step<'a> {
             Command::Drain(executor) => self.drain(executor),
             Command::Undrain(executor) => self.undrain(executor),
             Command::Abandon(task) => self.abandon(task),
+            Command::Dismiss(executor) => self.dismiss(executor),
         }
     }
 
@@ -287,7 +288,8 @@ fn is_leaders(command: &Command) -> bool {
         | Command::DeletePool(_)
         | Command::Drain(_)
         | Command::Undrain(_)
-        | Command::Abandon(_) => false,
+        | Command::Abandon(_)
+        | Command::Dismiss(_) => false,
     }
 }
 

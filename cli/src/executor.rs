@@ -1,7 +1,9 @@
 //! Verbs about executors.
 
 use clap::{Args, Subcommand};
-use matins_proto::v1::{DrainExecutorRequest, Executor, ListExecutorsRequest, UndrainExecutorRequest};
+use matins_proto::v1::{
+    DrainExecutorRequest, Executor, ListExecutorsRequest, RemoveExecutorRequest, UndrainExecutorRequest,
+};
 
 use crate::context::{Context, Outcome, Repeat};
 use crate::exit::Exit;
@@ -13,6 +15,7 @@ pub(crate) enum ExecutorVerb {
     List(ExecutorListArgs),
     Drain(DrainArgs),
     Undrain(UndrainArgs),
+    Remove(ExecutorRemoveArgs),
 }
 
 /// List executors and how busy they are
@@ -41,6 +44,21 @@ pub(crate) struct DrainArgs {
 Example:
   matins executor undrain node-9")]
 pub(crate) struct UndrainArgs {
+    /// Its node, by id or by name
+    executor: String,
+
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+/// Forget an executor that is gone, or is to go
+///
+/// It gets nothing new, and leaves the list with its last session. `undrain` takes that back until then.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  matins executor remove node-9")]
+pub(crate) struct ExecutorRemoveArgs {
     /// Its node, by id or by name
     executor: String,
 
@@ -100,6 +118,14 @@ impl ExecutorVerb {
                 let ask = UndrainExecutorRequest { request_id: repeat.request_id, not_after: None, executor };
                 let answer = context.client()?.call(ask).await?;
                 context.done(&answer, format!("{name} gets work again"))
+            }
+            Self::Remove(ExecutorRemoveArgs { executor, repeat }) => {
+                let name = executor.clone();
+                let ask = RemoveExecutorRequest { request_id: repeat.request_id, not_after: None, executor };
+                let answer = context.client()?.call(ask).await?;
+                let sentence =
+                    format!("{name} is forgotten with its last session; it still runs {}", answer.running);
+                context.done(&answer, sentence)
             }
         }
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 use matins_core::LEVEL;
 use matins_core::command::Proposal;
-use matins_core::id::ClusterId;
+use matins_core::id::{ClusterId, NodeId};
 use matins_proto::v1;
 use matins_proto::v1::peer_server::{Peer, PeerServer};
 use openraft::Snapshot;
@@ -18,7 +18,7 @@ use super::consensus::{Consensus, Inner};
 use super::error::ProposeError;
 use super::links::{MESSAGE_BYTES_MAX, PART_BYTES};
 use super::snapshot::{SnapshotFile, meta_for_openraft};
-use super::{record, wire};
+use super::{blobs, leave, record, wire};
 use crate::store::StoreError;
 use crate::system;
 
@@ -171,8 +171,9 @@ impl Peer for PeerService {
         Ok(Response::new(v1::PeerReadIndexResponse { index: round.index }))
     }
 
-    async fn status(&self, _call: Request<v1::PeerStatusRequest>) -> Answer<v1::PeerStatusResponse> {
+    async fn status(&self, call: Request<v1::PeerStatusRequest>) -> Answer<v1::PeerStatusResponse> {
         let inner = self.inner();
+        blobs::ask_to_count(inner, call.into_inner().count_from);
         Ok(Response::new(wire::status_out(&inner.status(), &inner.member)))
     }
 
@@ -191,6 +192,33 @@ impl Peer for PeerService {
         inner.links.set_cluster(cluster.0);
         let member = Some(wire::member_out(&inner.member));
         Ok(Response::new(v1::PeerJoinResponse { node: inner.node.0, member }))
+    }
+
+    async fn take_lead(&self, call: Request<v1::PeerTakeLeadRequest>) -> Answer<v1::PeerTakeLeadResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        let inner = self.inner();
+        let own = inner.log.store().last().map(record::to_log_id);
+        if own < call.last.map(wire::log_id_in) {
+            return Err(Status::failed_precondition("this node lacks the end of the log"));
+        }
+        tracing::info!("the leader hands over its lead: this node stands for election");
+        inner.raft.trigger().elect().await.map_err(stopped)?;
+        Ok(Response::new(v1::PeerTakeLeadResponse {}))
+    }
+
+    async fn leave(&self, call: Request<v1::PeerLeaveRequest>) -> Answer<v1::PeerLeaveResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        leave::mark(self.inner(), call.index).await;
+        Ok(Response::new(v1::PeerLeaveResponse {}))
+    }
+
+    async fn standing(&self, call: Request<v1::PeerStandingRequest>) -> Answer<v1::PeerStandingResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        let gone = leave::gone_since(self.inner(), NodeId(call.node), call.since).await;
+        Ok(Response::new(v1::PeerStandingResponse { removed_at: gone.unwrap_or(0) }))
     }
 
     type GetBlobStream = Pin<Box<dyn Stream<Item = Result<v1::PeerBlobPart, Status>> + Send>>;

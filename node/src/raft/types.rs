@@ -41,6 +41,13 @@ impl Members {
         self.voter_sets.iter().flatten().copied().collect()
     }
 
+    /// The member with this id or, if there is none, this name.
+    pub fn find(&self, text: &str) -> Option<NodeId> {
+        let by_id = text.parse().ok().filter(|node| self.nodes.contains_key(node));
+        let by_name = || self.nodes.iter().find(|(_, member)| member.name == text).map(|(node, _)| *node);
+        by_id.or_else(by_name)
+    }
+
     /// Whether `nodes` hold a majority of each set. Never of no set at all.
     pub fn is_majority(&self, nodes: &BTreeSet<NodeId>) -> bool {
         !self.voter_sets.is_empty()

@@ -5,7 +5,7 @@ use anstyle::{AnsiColor, Style};
 use super::Look;
 
 /// A state's word, its symbol, and its colour.
-const STATES: [(&str, &str, Option<AnsiColor>); 24] = [
+const STATES: [(&str, &str, Option<AnsiColor>); 25] = [
     ("waiting", "·", Some(AnsiColor::BrightBlack)),
     ("queued", "·", Some(AnsiColor::BrightBlack)),
     ("running", "●", Some(AnsiColor::Cyan)),

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+pub(crate) mod load;
 mod processes;
 
 use std::fs::{self, File};
@@ -25,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
     pub(crate) nodes: Vec<Node>,
+    /// Nodes that were ever started.
+    made: usize,
 }
 
 /// One node, up or down.
@@ -60,7 +63,7 @@ impl Cluster {
         let first = cluster.nodes[0].endpoint();
         cluster.ask_at(&first, &["cluster", "init"]).well();
         for node in &cluster.nodes[1..] {
-            let address = format!("127.0.0.1:{}", node.cluster_port);
+            let address = node.cluster_address();
             cluster.until("the node answers", || {
                 cluster.ask_at(&node.endpoint(), &["cluster", "status"]).code == Some(0)
             });
@@ -83,7 +86,28 @@ impl Cluster {
         };
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
         nodes.iter_mut().for_each(Node::up);
-        Self { folder, nodes }
+        let made = nodes.len();
+        Self { folder, nodes, made }
+    }
+
+    /// Starts another node, which belongs to no cluster yet, and tells which it is.
+    pub(crate) fn start_empty(&mut self) -> usize {
+        self.made += 1;
+        let name = format!("n{}", self.made);
+        let ports = free_ports(2);
+        let data_dir = self.folder.path().join(&name);
+        let mut node = Node { name, port: ports[0], cluster_port: ports[1], data_dir, child: None };
+        node.up();
+        self.nodes.push(node);
+        let at = self.nodes.len() - 1;
+        self.until("the node answers", || self.status(at).is_some());
+        at
+    }
+
+    /// Starts another node and makes it a voter.
+    pub(crate) fn grow(&mut self) {
+        let new = self.start_empty();
+        self.ask(&["cluster", "add", &self.nodes[new].cluster_address()]).well();
     }
 
     /// All endpoints, as `--endpoint` takes them.
@@ -249,6 +273,11 @@ impl Cluster {
 impl Node {
     pub(crate) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where other nodes reach it.
+    pub(crate) fn cluster_address(&self) -> String {
+        format!("127.0.0.1:{}", self.cluster_port)
     }
 
     pub(crate) fn log(&self) -> PathBuf {

@@ -10,6 +10,7 @@ mod bad_tasks;
 mod clocks;
 mod frozen;
 mod logs;
+mod members;
 mod one_node;
 mod power_off;
 mod snapshot;

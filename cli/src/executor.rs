@@ -1,5 +1,7 @@
 //! Verbs about executors.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use matins_proto::v1::{
     DrainExecutorRequest, Executor, ListExecutorsRequest, RemoveExecutorRequest, UndrainExecutorRequest,
@@ -7,7 +9,11 @@ use matins_proto::v1::{
 
 use crate::context::{Context, Outcome, Repeat};
 use crate::exit::Exit;
+use crate::fault::Fault;
 use crate::output::{Cell, Column, Look, Row};
+
+/// Between looks at an executor that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What can be done with executors.
 #[derive(Subcommand, Debug)]
@@ -33,6 +39,10 @@ Example:
 pub(crate) struct DrainArgs {
     /// Its node, by id or by name
     executor: String,
+
+    /// Come back only when it runs nothing any more
+    #[arg(long)]
+    wait: bool,
 
     #[command(flatten)]
     repeat: Repeat,
@@ -107,10 +117,15 @@ impl ExecutorVerb {
                 context.list(&answer.executors)?;
                 Ok(Exit::Done)
             }
-            Self::Drain(DrainArgs { executor, repeat }) => {
+            Self::Drain(DrainArgs { executor, wait, repeat }) => {
                 let name = executor.clone();
                 let ask = DrainExecutorRequest { request_id: repeat.request_id, not_after: None, executor };
                 let answer = context.client()?.call(ask).await?;
+                if wait {
+                    until_idle(&name, context).await?;
+                    return context
+                        .done(&answer, format!("{name} gets nothing new, and runs nothing any more"));
+                }
                 context.done(&answer, format!("{name} gets nothing new; it still runs {}", answer.running))
             }
             Self::Undrain(UndrainArgs { executor, repeat }) => {
@@ -128,5 +143,18 @@ impl ExecutorVerb {
                 context.done(&answer, sentence)
             }
         }
+    }
+}
+
+/// Waits until an executor runs nothing, or is there no more.
+async fn until_idle(name: &str, context: &Context) -> Result<(), Fault> {
+    let client = context.client()?;
+    loop {
+        let executors = client.call(ListExecutorsRequest { stale: false }).await?.executors;
+        let found = executors.iter().find(|executor| executor.id == name || executor.name == name);
+        if found.is_none_or(|executor| executor.used == 0) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

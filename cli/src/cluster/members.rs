@@ -1,9 +1,25 @@
 //! Nodes that come, go, and take the place of others; and who leads.
 
+use std::time::Duration;
+
 use clap::Args;
-use matins_proto::v1::{AddNodeRequest, RemoveNodeRequest, ReplaceNodeRequest, TransferLeaderRequest};
+use matins_client::{Client, Limits};
+use matins_proto::v1::node_status::Role;
+use matins_proto::v1::{
+    AddNodeRequest, ClusterStatusRequest, ClusterStatusResponse, ListExecutorsRequest, NodeStatus,
+    RemoveNodeRequest, ReplaceNodeRequest, TransferLeaderRequest, TransferLeaderResponse, executor,
+};
+use tokio::time::{Instant, sleep};
 
 use crate::context::{Context, Outcome, Repeat};
+use crate::exit::Exit;
+use crate::fault::Fault;
+use crate::run::parse_span;
+
+/// Between looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long a node that is waited for is asked at a time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// Add a node that waits with an empty directory
 ///
@@ -73,13 +89,95 @@ pub(crate) struct ReplaceArgs {
 #[command(after_help = "\
 Examples:
   matins cluster transfer-leader           the voter that is least behind
-  matins cluster transfer-leader n2")]
+  matins cluster transfer-leader n2
+  matins cluster transfer-leader --from n1     does nothing if another one leads")]
 pub(crate) struct TransferArgs {
     /// Its id or name [default: the other voter that is least behind]
     node: Option<String>,
 
+    /// Only if this node leads now, by its id or name
+    #[arg(long, value_name = "NODE")]
+    from: Option<String>,
+
     #[command(flatten)]
     repeat: Repeat,
+}
+
+/// Wait until nodes have caught up
+///
+/// A node has caught up when it answers at its own address, knows the leader, votes, and has applied all that was committed
+/// when it was asked; and when its executor, if it has one, can be given work.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  matins cluster wait                      all members
+  matins cluster wait n2 --timeout 5m")]
+pub(crate) struct WaitArgs {
+    /// Their ids or names [default: all members]
+    nodes: Vec<String>,
+
+    /// How long at most; exit code 6 if it ends first
+    #[arg(long, value_name = "SPAN", default_value = "2m", value_parser = parse_span)]
+    timeout: Duration,
+}
+
+pub(super) async fn wait(args: WaitArgs, context: &Context) -> Outcome {
+    let deadline = Instant::now() + args.timeout;
+    loop {
+        let lacking = lacking(&args.nodes, context).await;
+        match lacking {
+            Ok(None) => return Ok(Exit::Done),
+            // What is no member now will be none later.
+            Err(fault) if fault.exit() == Exit::NotFound => return Err(fault),
+            Ok(Some(_)) | Err(_) if Instant::now() < deadline => sleep(LOOK_EVERY).await,
+            Ok(Some(what)) => return Err(Fault::own(Exit::WaitEnded, what)),
+            Err(fault) => return Err(fault),
+        }
+    }
+}
+
+/// The first thing that is not yet so.
+async fn lacking(names: &[String], context: &Context) -> Result<Option<String>, Fault> {
+    let client = context.client()?;
+    let status = client.call(ClusterStatusRequest {}).await?;
+    let executors = client.call(ListExecutorsRequest { stale: false }).await?.executors;
+    let nodes = if names.is_empty() {
+        status.nodes.clone()
+    } else {
+        names.iter().map(|name| member(&status, name).cloned()).collect::<Result<_, _>>()?
+    };
+    for node in nodes {
+        let name = &node.name;
+        if node.role() != Role::Voter {
+            return Ok(Some(format!("{name} has no vote yet")));
+        }
+        let limits = Limits { total_max: ANSWER_WITHIN, ..Limits::default() };
+        let Ok(own) = Client::new(&node.address, limits)?.call(ClusterStatusRequest {}).await else {
+            return Ok(Some(format!("{name} does not answer at {}", node.address)));
+        };
+        if own.node != node.id {
+            return Ok(Some(format!("{} answers at {} in the place of {name}", own.node, node.address)));
+        }
+        if own.leader.is_none() || own.leader != status.leader || own.applied_index < status.committed_index {
+            return Ok(Some(format!("{name} has not caught up")));
+        }
+        let executor = executors.iter().find(|executor| executor.id == node.id);
+        if executor.is_some_and(|it| matches!(it.state(), executor::State::Gone | executor::State::Cordoned))
+        {
+            return Ok(Some(format!("the executor of {name} is not back")));
+        }
+    }
+    Ok(None)
+}
+
+/// A member by its id or name.
+fn member<'a>(status: &'a ClusterStatusResponse, text: &str) -> Result<&'a NodeStatus, Fault> {
+    let by_id = status.nodes.iter().find(|node| node.id == text);
+    let found = by_id.or_else(|| status.nodes.iter().find(|node| node.name == text));
+    found.ok_or_else(|| {
+        Fault::own(Exit::NotFound, format!("no member of the cluster is `{text}`"))
+            .hint("`matins cluster status` lists them")
+    })
 }
 
 pub(super) async fn add(args: AddArgs, context: &Context) -> Outcome {
@@ -109,6 +207,15 @@ pub(super) async fn replace(args: ReplaceArgs, context: &Context) -> Outcome {
 }
 
 pub(super) async fn transfer(args: TransferArgs, context: &Context) -> Outcome {
+    if let Some(from) = &args.from {
+        let status = context.client()?.call(ClusterStatusRequest {}).await?;
+        let node = member(&status, from)?;
+        if status.leader.as_ref() != Some(&node.id) {
+            let leader = status.leader.unwrap_or_default();
+            return context
+                .done(&TransferLeaderResponse { committed: None, leader }, format!("{from} does not lead"));
+        }
+    }
     let node = args.node.unwrap_or_default();
     let ask = TransferLeaderRequest { request_id: args.repeat.request_id, not_after: None, node };
     let answer = context.client()?.call(ask).await?;

@@ -6,7 +6,7 @@ mod status;
 use clap::{Args, Subcommand};
 use matins_proto::v1::{AcceptTimeRequest, InitClusterRequest};
 
-use self::members::{AddArgs, RemoveArgs, ReplaceArgs, TransferArgs};
+use self::members::{AddArgs, RemoveArgs, ReplaceArgs, TransferArgs, WaitArgs};
 use self::status::{StatusArgs, status};
 use crate::context::{Context, Outcome, Repeat};
 use crate::fault::Fault;
@@ -20,6 +20,7 @@ pub(crate) enum ClusterVerb {
     Remove(RemoveArgs),
     Replace(ReplaceArgs),
     TransferLeader(TransferArgs),
+    Wait(WaitArgs),
     Status(StatusArgs),
     /// The cluster's time
     #[command(subcommand)]
@@ -78,6 +79,7 @@ impl ClusterVerb {
             Self::Remove(args) => members::remove(args, context).await,
             Self::Replace(args) => members::replace(args, context).await,
             Self::TransferLeader(args) => members::transfer(args, context).await,
+            Self::Wait(args) => members::wait(args, context).await,
             Self::Status(StatusArgs {}) => status(context).await,
             Self::Time(TimeVerb::Accept(args)) => accept(args, context).await,
         }

@@ -325,6 +325,14 @@ impl Node {
         }
     }
 
+    /// Ends it in good order, as a service manager does.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("it is our child");
+        }
+    }
+
     /// Whether it has ended by itself. It is down then.
     pub(crate) fn has_left(&mut self) -> bool {
         let has_left =

@@ -13,5 +13,6 @@ mod logs;
 mod members;
 mod one_node;
 mod power_off;
+mod restart;
 mod snapshot;
 mod three_nodes;

@@ -49,7 +49,7 @@ impl Consensus {
         let Ok(_one_at_a_time) = Arc::clone(&inner.changing).try_lock_owned() else {
             return Err(TransferError::Busy);
         };
-        let (node, member) = self.heir(to)?;
+        let (node, member) = self.heir(to).await?;
         if node == self.node() {
             return Ok(node);
         }
@@ -68,7 +68,7 @@ impl Consensus {
     }
 
     /// Who is to lead.
-    fn heir(&self, to: Option<&str>) -> Result<(NodeId, Member), TransferError> {
+    async fn heir(&self, to: Option<&str>) -> Result<(NodeId, Member), TransferError> {
         let members = self.members();
         if members.voter_sets.len() != 1 {
             return Err(TransferError::Busy);
@@ -84,8 +84,8 @@ impl Consensus {
                 node
             }
             None => {
-                let heard: BTreeSet<NodeId> =
-                    self.peers().borrow().iter().map(|(_, status)| status.node).collect();
+                let answers = lead::ask_members(self.inner()).await;
+                let heard: BTreeSet<NodeId> = answers.iter().map(|(_, status)| status.node).collect();
                 let others = members.voters().into_iter().filter(|node| *node != self.node());
                 let known = others.filter(|node| heard.contains(node));
                 let nearest = known.filter_map(|node| Some((self.behind(node)?, node))).min();

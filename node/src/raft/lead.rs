@@ -160,7 +160,7 @@ async fn ask_all(inner: &Arc<Inner>) {
 }
 
 /// What the other members say of themselves; who does not answer is missing.
-async fn ask_members(inner: &Inner) -> Vec<(BootTime, PeerStatus)> {
+pub(crate) async fn ask_members(inner: &Inner) -> Vec<(BootTime, PeerStatus)> {
     let members = inner.members();
     let asked = members.nodes.iter().filter(|(node, _)| **node != inner.node);
     let answers = join_all(asked.map(|(_, member)| ask(inner, &member.cluster_address, 0))).await;

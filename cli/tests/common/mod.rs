@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
     pub(crate) nodes: Vec<Node>,
+    /// Executors that belong to no node.
+    executors: Vec<Child>,
     /// Nodes that were ever started.
     made: usize,
 }
@@ -51,6 +53,7 @@ impl Drop for Cluster {
     /// Nodes first, so that nothing starts anew; then supervisors and tasks, which outlive a node on purpose.
     fn drop(&mut self) {
         self.nodes.iter_mut().for_each(Node::kill);
+        self.kill_executors();
         processes::end_all_of(self.folder.path());
     }
 }
@@ -87,7 +90,7 @@ impl Cluster {
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
         nodes.iter_mut().for_each(Node::up);
         let made = nodes.len();
-        Self { folder, nodes, made }
+        Self { folder, nodes, executors: Vec::new(), made }
     }
 
     /// Starts another node, which belongs to no cluster yet, and tells which it is.
@@ -219,14 +222,40 @@ impl Cluster {
         fence().expect("it was running a moment ago")
     }
 
+    /// Starts an executor that belongs to no node. It is ended with the cluster's folder.
+    pub(crate) fn start_executor(&mut self, name: &str) {
+        let (dir, listen) = (self.folder.path().join(name), format!("127.0.0.1:{}", free_ports(1)[0]));
+        let join = self.nodes.iter().map(Node::cluster_address).collect::<Vec<_>>().join(",");
+        let log = File::options().create(true).append(true).open(dir.with_extension("log"));
+        let mut command = command();
+        command.args(["executor", "run", "--name", name, "--join", &join, "--listen", &listen, "--tied"]);
+        command.args(["--labels", "place=outside"]);
+        command.arg("--data-dir").arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null());
+        let child = command.stderr(log.expect("the folder is there")).spawn();
+        self.executors.push(child.expect("the binary can be started"));
+    }
+
+    /// Ends all of them, as a power cut would.
+    pub(crate) fn kill_executors(&mut self) {
+        for mut child in self.executors.drain(..) {
+            child.kill().expect("it was not waited for yet");
+            child.wait().expect("it is our child");
+        }
+    }
+
     /// Waits until a node's executor is in this state, as `executor list` says it.
     #[track_caller]
     pub(crate) fn until_executor(&self, at: usize, state: &str) {
-        let name = &self.nodes[at].name;
+        self.until_executor_named(&self.nodes[at].name, state);
+    }
+
+    /// As [`Self::until_executor`], for any executor.
+    #[track_caller]
+    pub(crate) fn until_executor_named(&self, name: &str, state: &str) {
         let is_so = || {
             let list = self.json(&["executor", "list"]);
             list.as_array()
-                .is_some_and(|all| all.iter().any(|it| it["name"] == **name && it["state"] == state))
+                .is_some_and(|all| all.iter().any(|it| it["name"] == *name && it["state"] == state))
         };
         self.until(&format!("executor {name} is {state}"), is_so);
     }

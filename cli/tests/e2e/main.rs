@@ -8,6 +8,7 @@ mod backfill;
 mod bad_days;
 mod bad_tasks;
 mod clocks;
+mod executors;
 mod frozen;
 mod logs;
 mod members;

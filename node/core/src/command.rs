@@ -268,6 +268,8 @@ pub struct OpenSession {
     pub slots: u32,
     /// What tasks may ask for.
     pub labels: BTreeMap<String, String>,
+    /// Host and port where its logs are read; empty: those of the node that it belongs to.
+    pub address: String,
 }
 
 /// Decisions about ticks (PROTOCOL 3.1, 3.2). Without any it only sets `next`.

@@ -210,6 +210,18 @@ pub(super) struct LogDoor {
 }
 
 impl LogDoor {
+    /// Name and address of who has the logs of an executor: its node, or itself if it belongs to none.
+    fn place_of(&self, executor: ExecutorId) -> Result<(String, String), LogUnreachable> {
+        let state = self.consensus.state();
+        if let Some(row) = state.executors.get(&executor).filter(|row| !row.address.is_empty()) {
+            return Ok((row.name.clone(), row.address.clone()));
+        }
+        let members = self.consensus.members();
+        let member = members.nodes.get(&executor);
+        let member = member.map(|member| (member.name.clone(), member.cluster_address.clone()));
+        member.ok_or_else(|| LogUnreachable(format!("{executor} is no member of the cluster")))
+    }
+
     async fn chunks(&self, executor: ExecutorId, ask: &TailAsk) -> Result<LogPiecesOnWire, LogUnreachable> {
         let request = v1::TailRequest {
             fence: ask.fence.0,
@@ -223,14 +235,11 @@ impl LogDoor {
             let chunks = own.tail(Request::new(request)).await.map_err(refused)?;
             return Ok(chunks.into_inner());
         }
-        let members = self.consensus.members();
-        let member = members.nodes.get(&executor);
-        let member =
-            member.ok_or_else(|| LogUnreachable(format!("{executor} is no member of the cluster")))?;
+        let (name, address) = self.place_of(executor)?;
         let unreachable = |error: tonic::transport::Error| {
-            LogUnreachable(format!("cannot reach {}: {}", member.name, error_chain(&error)))
+            LogUnreachable(format!("cannot reach {name}: {}", error_chain(&error)))
         };
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", member.cluster_address));
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
         let channel = connect(&endpoint.map_err(unreachable)?.connect_timeout(CONNECT_WITHIN)).await;
         let mut logs = AttemptLogsClient::new(channel.map_err(unreachable)?);
         let chunks = logs.tail(request).await.map_err(refused)?;

@@ -6,6 +6,7 @@
 mod config;
 mod door;
 mod members;
+mod outside;
 mod ports;
 
 use std::io;
@@ -35,6 +36,7 @@ use crate::serve::{Door, DoorLimits, serve};
 use crate::system::{self, Listener};
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
+pub use outside::{ExecutorProcess, ExecutorProcessConfig};
 
 /// How long attaching a pack of logs may take.
 const ATTACH_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -258,6 +260,7 @@ fn start_executor(
         dir: folder.clone(),
         node: consensus.node(),
         name: config.name.clone(),
+        address: String::new(),
         slots: settings.slots,
         labels: settings.labels,
         level: u32::from(LEVEL),

@@ -1,6 +1,7 @@
 //! Blobs between nodes (PROTOCOL 6.4): a majority has one before a command names it; who lacks one fetches it; who keeps one that
 //! nothing names drops it after a day.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,12 +64,11 @@ impl Holdings {
         by_block.retain(|digest, _| listed.contains(digest));
         let mut is_whole = true;
         for digest in listed {
-            if !by_block.contains_key(&digest) {
-                let bytes = blobs.get(&digest).ok().flatten();
-                match bytes.and_then(|bytes| Block::decode(&bytes)) {
-                    Some(block) => drop(by_block.insert(digest, named_by(&block))),
-                    None => is_whole = false,
-                }
+            let Entry::Vacant(unread) = by_block.entry(digest) else { continue };
+            let bytes = blobs.get(&digest).ok().flatten();
+            match bytes.and_then(|bytes| Block::decode(&bytes)) {
+                Some(block) => drop(unread.insert(named_by(&block))),
+                None => is_whole = false,
             }
         }
         is_whole

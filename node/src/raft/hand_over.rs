@@ -73,25 +73,20 @@ impl Consensus {
         if members.voter_sets.len() != 1 {
             return Err(TransferError::Busy);
         }
-        let node = match to {
-            Some(text) => {
-                let node = members.find(text).ok_or_else(|| TransferError::NoMember(text.to_owned()))?;
-                if !members.voters().contains(&node) {
-                    return Err(TransferError::NotTaken(format!(
-                        "{text} has no vote yet, so it cannot lead"
-                    )));
-                }
-                node
+        let node = if let Some(text) = to {
+            let node = members.find(text).ok_or_else(|| TransferError::NoMember(text.to_owned()))?;
+            if !members.voters().contains(&node) {
+                return Err(TransferError::NotTaken(format!("{text} has no vote yet, so it cannot lead")));
             }
-            None => {
-                let answers = lead::ask_members(self.inner()).await;
-                let heard: BTreeSet<NodeId> = answers.iter().map(|(_, status)| status.node).collect();
-                let others = members.voters().into_iter().filter(|node| *node != self.node());
-                let known = others.filter(|node| heard.contains(node));
-                let nearest = known.filter_map(|node| Some((self.behind(node)?, node))).min();
-                let nobody = || TransferError::NotTaken("no other voter answers".into());
-                nearest.map(|(_, node)| node).ok_or_else(nobody)?
-            }
+            node
+        } else {
+            let answers = lead::ask_members(self.inner()).await;
+            let heard: BTreeSet<NodeId> = answers.iter().map(|(_, status)| status.node).collect();
+            let others = members.voters().into_iter().filter(|node| *node != self.node());
+            let known = others.filter(|node| heard.contains(node));
+            let nearest = known.filter_map(|node| Some((self.behind(node)?, node))).min();
+            let nobody = || TransferError::NotTaken("no other voter answers".into());
+            nearest.map(|(_, node)| node).ok_or_else(nobody)?
         };
         let member = members.nodes.get(&node).cloned();
         member.map(|member| (node, member)).ok_or_else(|| TransferError::NoMember(node.to_string()))

@@ -50,3 +50,4 @@ pub use storage::StorageConfig;
 pub use times::{RaftTimes, TimesError};
 pub use types::{Member, Members, PeerStatus};
 pub use watchdog::{Exit, OnExit, exit_process};
+pub use wire::members_in;

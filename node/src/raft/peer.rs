@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 use matins_core::LEVEL;
 use matins_core::command::Proposal;
-use matins_core::id::{ClusterId, NodeId};
+use matins_core::id::{ClusterId, Fence, NodeId};
 use matins_proto::v1;
 use matins_proto::v1::peer_server::{Peer, PeerServer};
 use openraft::Snapshot;
@@ -19,6 +19,7 @@ use super::error::ProposeError;
 use super::links::{MESSAGE_BYTES_MAX, PART_BYTES};
 use super::snapshot::{SnapshotFile, meta_for_openraft};
 use super::{blobs, leave, record, wire};
+use crate::packs;
 use crate::store::StoreError;
 use crate::system;
 
@@ -219,6 +220,25 @@ impl Peer for PeerService {
         self.check(call.to.as_ref())?;
         let gone = leave::gone_since(self.inner(), NodeId(call.node), call.since).await;
         Ok(Response::new(v1::PeerStandingResponse { removed_at: gone.unwrap_or(0) }))
+    }
+
+    async fn members(&self, _: Request<v1::PeerMembersRequest>) -> Answer<v1::PeerMembersResponse> {
+        let inner = self.inner();
+        let leader = inner.leader.borrow().leader.as_ref().map_or(0, |(node, _)| node.0);
+        let cluster = inner.links.cluster().unwrap_or(0);
+        Ok(Response::new(wire::members_out(&inner.members(), cluster, leader)))
+    }
+
+    async fn logs(&self, call: Request<v1::PeerLogsRequest>) -> Answer<v1::PeerLogsResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        let (state, executor) = (self.inner().state(), NodeId(call.executor));
+        let open = state.logs_open.iter().filter(|(_, (of, _, _))| *of == executor);
+        let settled = call.fences.iter().copied().filter(|fence| packs::is_settled(&state, Fence(*fence)));
+        Ok(Response::new(v1::PeerLogsResponse {
+            open: open.map(|(fence, _)| fence.0).collect(),
+            settled: settled.collect(),
+        }))
     }
 
     type GetBlobStream = Pin<Box<dyn Stream<Item = Result<v1::PeerBlobPart, Status>> + Send>>;

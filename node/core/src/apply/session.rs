@@ -46,6 +46,7 @@ impl Step<'_> {
             slots: open.slots,
             used,
             labels: open.labels.clone(),
+            address: open.address.clone(),
             is_cordoned: false,
             is_drained,
             is_leaving,

@@ -22,6 +22,8 @@ pub struct ExecutorRow {
     pub used: u32,
     /// What tasks may ask for.
     pub labels: BTreeMap<String, String>,
+    /// Host and port where its logs are read; empty: those of the node that it belongs to.
+    pub address: String,
     /// No new attempts until it is heard again.
     pub is_cordoned: bool,
     /// No new attempts until a person says so.

@@ -62,6 +62,7 @@ impl Alone {
             name: "alone".into(),
             slots: 2,
             labels: BTreeMap::new(),
+            address: String::new(),
         }));
     }
 

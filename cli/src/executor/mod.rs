@@ -1,5 +1,7 @@
 //! Verbs about executors.
 
+mod run;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -22,6 +24,7 @@ pub(crate) enum ExecutorVerb {
     Drain(DrainArgs),
     Undrain(UndrainArgs),
     Remove(ExecutorRemoveArgs),
+    Run(Box<run::ExecutorRunArgs>),
 }
 
 /// List executors and how busy they are
@@ -117,6 +120,7 @@ impl ExecutorVerb {
                 context.list(&answer.executors)?;
                 Ok(Exit::Done)
             }
+            Self::Run(args) => run::run(*args).await,
             Self::Drain(DrainArgs { executor, wait, repeat }) => {
                 let name = executor.clone();
                 let ask = DrainExecutorRequest { request_id: repeat.request_id, not_after: None, executor };

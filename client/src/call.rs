@@ -127,6 +127,7 @@ call! {
     command Cluster.Drain DrainExecutorRequest -> DrainExecutorResponse;
     command Cluster.Undrain UndrainExecutorRequest -> UndrainExecutorResponse;
     command Cluster.RemoveExecutor RemoveExecutorRequest -> RemoveExecutorResponse;
+    command Cluster.RaiseLevel RaiseLevelRequest -> RaiseLevelResponse;
 }
 
 call! {
@@ -242,6 +243,7 @@ mod tests {
             DrainExecutorRequest,
             UndrainExecutorRequest,
             RemoveExecutorRequest,
+            RaiseLevelRequest,
             ClusterStatusRequest,
             ListExecutorsRequest,
         ];

@@ -38,6 +38,7 @@ impl Reason {
             | Self::NodeNotAdmitted
             | Self::MembershipChanging
             | Self::NoTimeWaiting
+            | Self::LevelNotSupported
             | Self::MembershipUnsafe
             | Self::LeadNotTaken => Code::FailedPrecondition,
             Self::LimitExceeded | Self::Overloaded => Code::ResourceExhausted,

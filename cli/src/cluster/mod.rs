@@ -1,11 +1,13 @@
 //! Verbs about the cluster: how it is made and grows, how it is, and what time it has.
 
+mod level;
 mod members;
 mod status;
 
 use clap::{Args, Subcommand};
 use matins_proto::v1::{AcceptTimeRequest, InitClusterRequest};
 
+use self::level::{RaiseLevelArgs, raise_level};
 use self::members::{AddArgs, RemoveArgs, ReplaceArgs, TransferArgs, WaitArgs};
 use self::status::{StatusArgs, status};
 use crate::context::{Context, Outcome, Repeat};
@@ -22,6 +24,7 @@ pub(crate) enum ClusterVerb {
     TransferLeader(TransferArgs),
     Wait(WaitArgs),
     Status(StatusArgs),
+    RaiseLevel(RaiseLevelArgs),
     /// The cluster's time
     #[command(subcommand)]
     Time(TimeVerb),
@@ -81,6 +84,7 @@ impl ClusterVerb {
             Self::TransferLeader(args) => members::transfer(args, context).await,
             Self::Wait(args) => members::wait(args, context).await,
             Self::Status(StatusArgs {}) => status(context).await,
+            Self::RaiseLevel(args) => raise_level(args, context).await,
             Self::Time(TimeVerb::Accept(args)) => accept(args, context).await,
         }
     }

@@ -10,6 +10,7 @@ mod bad_tasks;
 mod clocks;
 mod executors;
 mod frozen;
+mod levels;
 mod logs;
 mod members;
 mod one_node;

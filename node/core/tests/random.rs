@@ -189,7 +189,7 @@ fn every_kind_of_command_is_drawn() {
     assert_eq!(drawn, (0..KINDS).collect());
 }
 
-const KINDS: u32 = 44;
+const KINDS: u32 = 45;
 
 fn kind(command: &Command) -> u32 {
     match command {
@@ -236,6 +236,7 @@ fn kind(command: &Command) -> u32 {
         Command::Drain(_) => 40,
         Command::Undrain(_) => 41,
         Command::Abandon(_) => 42,
-        Command::Dismiss(_) => 43,
+        Command::RaiseLevel { .. } => 43,
+        Command::Dismiss(_) => 44,
     }
 }

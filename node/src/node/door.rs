@@ -26,8 +26,8 @@ use crate::lead::time::LeaderTime;
 use crate::raft::{BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, TailAsk,
-    Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel,
+    TailAsk, Unanswered,
 };
 use crate::system::{boot_time, connect};
 
@@ -80,6 +80,7 @@ impl ClusterDoor {
                 .is_some_and(|(at, _)| boot_time().since(*at).0 < HEARD_WITHIN.as_millis() as u64),
             lag: status.as_ref().map(|(_, peer)| last.saturating_sub(peer.applied)),
             clock_ahead_millis: status.as_ref().map(|(_, peer)| ahead(peer)),
+            level_max: status.as_ref().map(|(_, peer)| peer.level_max),
             version: if id == self.consensus.node() {
                 env!("CARGO_PKG_VERSION").into()
             } else {
@@ -168,6 +169,11 @@ impl Cluster for ClusterDoor {
 
     async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, MembershipError> {
         members::hand_over(&self.consensus, to).await
+    }
+
+    async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {
+        let supported = self.consensus.supported_level(level).await;
+        supported.map_err(|error| MembershipError::LevelNotSupported(error.to_string()))
     }
 }
 

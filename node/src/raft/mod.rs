@@ -19,6 +19,7 @@ mod hand_over;
 mod keep;
 mod lead;
 mod leave;
+mod level;
 mod links;
 mod local;
 mod log;
@@ -44,7 +45,10 @@ mod wire;
 pub use change::MemberChange;
 pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
-pub use error::{BlobError, ChangeError, InitError, ProposeError, ReadError, StartError, TransferError};
+pub use error::{
+    BlobError, ChangeError, InitError, LevelError, ProposeError, ReadError, StartError, TransferError,
+};
+pub use level::SupportedLevel;
 pub use peer::PeerService;
 pub use storage::StorageConfig;
 pub use times::{RaftTimes, TimesError};

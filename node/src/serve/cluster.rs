@@ -19,6 +19,8 @@ use matins_core::{Answer, Refusal, State};
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use crate::raft::SupportedLevel;
+
 /// What a proposal was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
@@ -81,6 +83,9 @@ pub enum MembershipError {
     /// The node at that address cannot join; says why.
     #[error("{0}")]
     NotAdmitted(String),
+    /// A member does not support a feature level, or does not say; names it.
+    #[error("{0}")]
+    LevelNotSupported(String),
     /// Another change is under way, or this one still goes on.
     #[error("a change of the membership is under way")]
     Busy,
@@ -136,6 +141,9 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Makes another voter the leader, that with this id or name or the one least behind; answers when it leads.
     async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, MembershipError>;
+
+    /// Asks all members whether they support this feature level; without one, how far they all do (PROTOCOL 6.9).
+    async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError>;
 }
 
 /// Who is to come to the cluster and who is to go. Both is a replacement.
@@ -193,6 +201,8 @@ pub struct MemberView {
     pub clock_ahead_millis: Option<i64>,
     /// Its version of Matins; empty: not known here.
     pub version: String,
+    /// The newest feature level it supports; `None`: not known here.
+    pub level_max: Option<u16>,
 }
 
 /// Something a person should look at.

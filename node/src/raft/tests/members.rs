@@ -13,14 +13,8 @@ async fn rule_2_7_a_removed_node_stops_for_good() {
     let exit = wait_for("its exit", || gone.exits.lock().unwrap().first().cloned()).await;
     assert!(matches!(&exit, Exit::Removed(_)), "{exit:?}");
     assert_eq!(exit.code(), 0);
-    let (dir, _) = gone.kill().await;
-    let config = StartConfig {
-        data_dir: dir,
-        member: Member::default(),
-        times: RaftTimes::default(),
-        storage: StorageConfig::default(),
-        on_exit: Arc::new(|_| {}),
-    };
+    let (dir, address) = gone.kill().await;
+    let config = config(dir, address, LEVEL);
     let again = Consensus::start(config, Arc::new(MajorityClock::default())).await;
     assert!(matches!(again.err(), Some(StartError::Directory(_))), "its directory is marked");
     cluster.agree().await;

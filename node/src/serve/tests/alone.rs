@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
-    LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, TailAsk, Unanswered,
+    LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
 };
 
 /// The time at which every test begins: 2026-03-02T00:00:00Z, a Monday.
@@ -210,6 +210,13 @@ impl Cluster for Alone {
 
     async fn hand_over(&self, _to: Option<&str>) -> Result<NodeId, MembershipError> {
         Err(MembershipError::LeadNotTaken("no other voter answers".into()))
+    }
+
+    async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {
+        match level {
+            Some(level) if level > LEVEL => Err(MembershipError::LevelNotSupported(format!("{level}"))),
+            level => Ok(SupportedLevel { level: level.unwrap_or(LEVEL), members: LogIndex(0) }),
+        }
     }
 }
 

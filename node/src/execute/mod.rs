@@ -10,7 +10,6 @@ mod prepare;
 pub mod supervisor;
 mod supervisors;
 mod tail;
-pub mod task_exec;
 pub mod wire;
 
 pub use executor::{Blobs, Executor, ExecutorConfig, ExecutorHandle};

@@ -7,6 +7,7 @@ mod link;
 pub mod log;
 mod output;
 mod prepare;
+mod spares;
 pub mod supervisor;
 mod supervisors;
 mod tail;

@@ -7,7 +7,9 @@ mod due_together;
 mod failover;
 mod fan_out;
 mod idle;
+mod live_runs;
 mod python;
+mod schedules;
 mod tick;
 
 use crate::workload::Workload;
@@ -24,5 +26,7 @@ pub(crate) fn all() -> Vec<Box<dyn Workload>> {
         Box::new(failover::Failover),
         Box::new(commands::Commands),
         Box::new(idle::Idle),
+        Box::new(live_runs::LiveRuns),
+        Box::new(schedules::Schedules),
     ]
 }

@@ -168,7 +168,10 @@ impl World {
 
     pub(super) fn client_hears(&mut self, number: usize) {
         let asked = &mut self.clients.asked[number];
-        let is_tried_again = matches!(asked.answer, Some(Err(Refusal::TicksDue(_) | Refusal::Limit { .. })));
+        let is_tried_again = matches!(
+            asked.answer,
+            Some(Err(Refusal::TicksDue(_) | Refusal::Limit { .. } | Refusal::FullDisk(_)))
+        );
         if !is_tried_again {
             asked.is_done = true;
         }

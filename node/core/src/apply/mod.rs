@@ -30,7 +30,9 @@ mod definition;
 mod dispatch;
 mod fire;
 mod history;
+mod refound;
 mod request;
+mod retain;
 mod retry;
 mod run;
 mod schedule;
@@ -220,6 +222,10 @@ impl<'a> Step<'a> {
             Command::Drain(executor) => self.drain(executor),
             Command::Undrain(executor) => self.undrain(executor),
             Command::Abandon(task) => self.abandon(task),
+            Command::Refound(refound) => self.refound(&refound),
+            Command::Retain(retain) => self.retain(&retain),
+            Command::ChangeSettings(changes) => self.change_settings(&changes),
+            Command::Disks(full) => self.disks(full),
         }
     }
 
@@ -261,7 +267,9 @@ fn is_leaders(command: &Command) -> bool {
         | Command::RetireRuns { .. }
         | Command::Checkpoint
         | Command::Quarantine { .. }
-        | Command::Recalculate { .. } => true,
+        | Command::Recalculate { .. }
+        | Command::Retain(_)
+        | Command::Disks(_) => true,
         Command::LeaderReady { .. }
         | Command::AttachLogs(_)
         | Command::CheckpointReport { .. }
@@ -287,7 +295,9 @@ fn is_leaders(command: &Command) -> bool {
         | Command::DeletePool(_)
         | Command::Drain(_)
         | Command::Undrain(_)
-        | Command::Abandon(_) => false,
+        | Command::Abandon(_)
+        | Command::Refound(_)
+        | Command::ChangeSettings(_) => false,
     }
 }
 

@@ -118,7 +118,9 @@ fn of_outcome(outcome: &AttemptOutcome) -> Option<StateReason> {
         AttemptOutcome::Broken(_) => "broken",
         AttemptOutcome::TimedOut => "timeout",
         AttemptOutcome::Lost(LostReason::Abandoned) => "abandoned",
-        AttemptOutcome::Lost(LostReason::Expired | LostReason::NotHeld | LostReason::Deadline) => "lost",
+        AttemptOutcome::Lost(
+            LostReason::Expired | LostReason::NotHeld | LostReason::Deadline | LostReason::Restored,
+        ) => "lost",
     };
     Some(reason(code, outcome.to_string()))
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::leader::{Action, Event, Leader, Now, Outside};
+use super::leader::{Action, Disks, Event, Leader, Now, Outside};
 use super::past::Past;
 use super::queue::{ConnId, Key};
 use super::scope::{Fetched, Params};
@@ -211,6 +211,7 @@ impl Shell {
             log_bytes: if is_long { super::timers::CHECKPOINT_LOG_BYTES } else { log_bytes },
             readings: self.time.peek_readings(),
             quorum: self.consensus.last_quorum_round(),
+            disks: Disks::default(),
         }
     }
 

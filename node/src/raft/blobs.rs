@@ -42,9 +42,17 @@ pub(crate) struct Holdings {
     /// What is missing here, by the last look, and the index of the state that was looked at.
     missing: Mutex<(u64, BTreeSet<Digest>)>,
     /// Blobs that each block of history names; read once.
-    by_block: Mutex<BTreeMap<Digest, Vec<Digest>>>,
+    by_block: Mutex<BTreeMap<Digest, NamedByBlock>>,
     /// The newest block such that it and all before it are here.
     blocks_durable: Mutex<u64>,
+}
+
+/// What the runs of a block name.
+#[derive(Debug, Default)]
+struct NamedByBlock {
+    outputs: Vec<Digest>,
+    /// Retention may take these before the block (PROTOCOL 6.11).
+    logs: Vec<Digest>,
 }
 
 impl Holdings {
@@ -61,11 +69,34 @@ impl Holdings {
         let mut durable = self.blocks_durable.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, block) in state.blocks.range(*durable + 1..) {
             if !blobs.has(&block.digest) {
-                break;
+                return *durable;
             }
             *durable = *number;
         }
+        // What retention took off the list is not waited for.
+        *durable = state.cluster.counters.block.max(*durable);
         *durable
+    }
+
+    /// Every blob that history names, the blocks themselves left out. `None`: a block is not here, so it is not known what
+    /// it names. Blocks.
+    fn named_by_history(&self, state: &State, blobs: &Blobs) -> Option<BTreeSet<Digest>> {
+        let mut by_block = self.by_block.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed: BTreeSet<Digest> = state.blocks.iter().map(|(_, block)| block.digest).collect();
+        by_block.retain(|digest, _| listed.contains(digest));
+        let mut names = BTreeSet::new();
+        for (_, row) in state.blocks.iter() {
+            if !by_block.contains_key(&row.digest) {
+                let block = Block::decode(&blobs.get(&row.digest).ok().flatten()?)?;
+                by_block.insert(row.digest, named_by(&block));
+            }
+            let named = by_block.get(&row.digest)?;
+            names.extend(&named.outputs);
+            if row.logs_stay.is_some() {
+                names.extend(&named.logs);
+            }
+        }
+        Some(names)
     }
 }
 
@@ -100,7 +131,11 @@ fn name_log(log: &LogState, names: &mut BTreeSet<Digest>) {
         LogState::Attached(LogPlace::Pack { digest, .. }) => {
             names.insert(*digest);
         }
-        LogState::Attached(LogPlace::Lost) | LogState::At(_) | LogState::Empty | LogState::Lost => {}
+        LogState::Attached(LogPlace::Lost)
+        | LogState::At(_)
+        | LogState::Empty
+        | LogState::Lost
+        | LogState::Expired => {}
     }
 }
 
@@ -275,18 +310,9 @@ pub(crate) async fn look(inner: &Arc<Inner>) {
 fn sweep(inner: &Inner) {
     let state = inner.state();
     let mut names = named(&state);
-    let mut by_block = inner.holdings.by_block.lock().unwrap_or_else(PoisonError::into_inner);
-    let listed: BTreeSet<Digest> = state.blocks.iter().map(|(_, block)| block.digest).collect();
-    by_block.retain(|digest, _| listed.contains(digest));
-    for digest in &listed {
-        if !by_block.contains_key(digest) {
-            // What a block that is not here names is not known: nothing is deleted until it is.
-            let Ok(Some(bytes)) = inner.blobs.get(digest) else { return };
-            let Some(block) = Block::decode(&bytes) else { return };
-            by_block.insert(*digest, named_by(&block));
-        }
-    }
-    names.extend(by_block.values().flatten().copied());
+    // What a block that is not here names is not known: nothing is deleted until it is.
+    let Some(in_history) = inner.holdings.named_by_history(&state, &inner.blobs) else { return };
+    names.extend(in_history);
     let mut holds = inner.holdings.holds.lock().unwrap_or_else(PoisonError::into_inner);
     for (digest, _) in inner.blobs.list() {
         // A hold that is unknown starts anew.
@@ -300,11 +326,11 @@ fn sweep(inner: &Inner) {
     }
 }
 
-fn named_by(block: &Block) -> Vec<Digest> {
-    let mut names = BTreeSet::new();
+fn named_by(block: &Block) -> NamedByBlock {
+    let (mut outputs, mut logs) = (BTreeSet::new(), BTreeSet::new());
     for run in &block.runs {
-        run.tasks.iter().for_each(|(_, task)| name_output(task.output.as_ref(), &mut names));
-        run.attempts.iter().for_each(|(_, attempt)| name_log(&attempt.log, &mut names));
+        run.tasks.iter().for_each(|(_, task)| name_output(task.output.as_ref(), &mut outputs));
+        run.attempts.iter().for_each(|(_, attempt)| name_log(&attempt.log, &mut logs));
     }
-    names.into_iter().collect()
+    NamedByBlock { outputs: outputs.into_iter().collect(), logs: logs.into_iter().collect() }
 }

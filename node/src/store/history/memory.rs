@@ -40,6 +40,19 @@ impl History {
         Ok(())
     }
 
+    /// Takes a block and its runs out.
+    pub fn remove_block(&self, block: &Digest) -> Result<()> {
+        let mut inner = self.inner();
+        inner.blocks.remove(block);
+        inner.runs.retain(|_, run| run.block != *block);
+        Ok(())
+    }
+
+    /// The blocks that are in as a whole, by digest.
+    pub fn indexed_blocks(&self) -> Result<Vec<Digest>> {
+        Ok(self.inner().blocks.iter().copied().collect())
+    }
+
     /// Whether a block is in as a whole.
     pub fn is_indexed(&self, block: &Digest) -> Result<bool> {
         Ok(self.inner().blocks.contains(block))

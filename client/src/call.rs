@@ -123,6 +123,8 @@ call! {
     command Cluster.AcceptTime AcceptTimeRequest -> AcceptTimeResponse;
     command Cluster.Drain DrainExecutorRequest -> DrainExecutorResponse;
     command Cluster.Undrain UndrainExecutorRequest -> UndrainExecutorResponse;
+    command Cluster.ResumeHeld ResumeHeldRequest -> ResumeHeldResponse, patience |_| SLOW;
+    command Cluster.ChangeSettings ChangeSettingsRequest -> ChangeSettingsResponse;
 }
 
 call! {
@@ -140,6 +142,7 @@ call! {
     read Backfills.Get GetBackfillRequest -> GetBackfillResponse;
     read Pools.List ListPoolsRequest -> ListPoolsResponse;
     read Cluster.ListExecutors ListExecutorsRequest -> ListExecutorsResponse;
+    read Cluster.GetSettings GetSettingsRequest -> GetSettingsResponse;
 }
 
 impl Call for InitClusterRequest {
@@ -236,6 +239,9 @@ mod tests {
             UndrainExecutorRequest,
             ClusterStatusRequest,
             ListExecutorsRequest,
+            ResumeHeldRequest,
+            GetSettingsRequest,
+            ChangeSettingsRequest,
         ];
         let files = FileDescriptorSet::decode(matins_proto::FILE_DESCRIPTOR_SET).unwrap();
         let is_command = |name: &str| {

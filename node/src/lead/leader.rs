@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use matins_core::command::{Command, Finish, FullDisk, Readings};
+use matins_core::command::{Command, Finish, Readings};
 use matins_core::id::{Digest, ExecutorId, Fence, ScheduleId, SessionNumber, TaskId};
 use matins_core::state::{AttemptOutcome, AttemptState, BackfillState, Output, State};
 use matins_core::time::{BootTime, Millis, Timestamp};
@@ -22,7 +22,10 @@ use matins_workflow::calendar::tz_version;
 
 use super::backfill::{self, History, NoHistory};
 use super::calendars::Calendars;
+pub use super::disks::Disks;
+
 use super::decide::{Decided, decide, give_up_waiting_for_room};
+use super::disks;
 use super::outputs::OutputCache;
 use super::queue::{ConnId, Key, Queue};
 use super::report::finish_of;
@@ -97,18 +100,6 @@ pub struct Outside<'a> {
     pub quorum: Option<BootTime>,
     /// Whether the nodes' disks have room for new runs (PROTOCOL 6.12).
     pub disks: Disks,
-}
-
-/// What is known of the nodes' disks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Disks {
-    /// No majority was heard of lately: what the state says stays.
-    #[default]
-    Unknown,
-    /// The leader's own and those of a majority have room.
-    HaveRoom,
-    /// They have not; this is the fullest.
-    Full(FullDisk),
 }
 
 /// One leadership. A copy costs no more than what is under way, and goes on as the original would.
@@ -307,7 +298,7 @@ impl Leader {
             self.retain_look_at = now.boot + RETAIN_LOOK_EVERY;
             self.queue.look(Key::Retain);
         }
-        if timers::disks(&state, &outside.disks).is_some() {
+        if disks::news(&state, &outside.disks).is_some() {
             self.queue.look(Key::Disks);
         }
         if timers::checkpoint(&state, now.at, outside.log_bytes).is_some() {
@@ -353,7 +344,7 @@ impl Leader {
             Key::Recalculate => ticks::recalculate(&state, &mut self.calendars, tz_version()),
             Key::Retire => self.retire(now, outside),
             Key::Retain => retire::retain(&state, now.at),
-            Key::Disks => timers::disks(&state, &outside.disks),
+            Key::Disks => disks::news(&state, &outside.disks),
             Key::Checkpoint => timers::checkpoint(&state, now.at, outside.log_bytes),
             Key::Time => self.time(now, outside),
         };

@@ -1,11 +1,9 @@
-//! Timers, work that goes on in slices, checkpoints, disks, and the time itself (PROTOCOL 1.3, 1.5, 4.5, 6.8, 6.12). Pure.
+//! Timers, work that goes on in slices, checkpoints, and the time itself (PROTOCOL 1.3, 1.5, 4.5, 6.8). Pure.
 
-use matins_core::command::{Command, FullDisk};
+use matins_core::command::Command;
 use matins_core::mutation::{Mutation, planted};
 use matins_core::state::{State, TimerKey};
 use matins_core::time::{Millis, Timestamp};
-
-use super::leader::Disks;
 
 /// Timers that one command fires. Each may touch a task and what follows it.
 const TIMERS_PER_COMMAND: usize = 500;
@@ -43,17 +41,6 @@ fn timers(state: &State) -> impl Iterator<Item = (&(Timestamp, TimerKey), &())> 
 /// Goes on with work that was too large for one command.
 pub fn go_on(state: &State) -> Option<Command> {
     (!state.work.is_empty()).then_some(Command::Continue)
-}
-
-/// Says whether disks have room, if the state says otherwise (PROTOCOL 6.12). A figure that moves is no news.
-pub fn disks(state: &State, disks: &Disks) -> Option<Command> {
-    let place = |full: &FullDisk| (full.node, full.limit_permille);
-    match (disks, &state.cluster.full_disk) {
-        (Disks::Unknown, _) | (Disks::HaveRoom, None) => None,
-        (Disks::HaveRoom, Some(_)) => Some(Command::Disks(None)),
-        (Disks::Full(full), Some(known)) if place(full) == place(known) => None,
-        (Disks::Full(full), _) => state.cluster.id.map(|_| Command::Disks(Some(full.clone()))),
-    }
 }
 
 /// A checkpoint, if one is due: `log_bytes` were written since the last one.

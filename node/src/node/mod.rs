@@ -106,7 +106,7 @@ impl Node {
         };
         let clock = Arc::new(LeaderTime::new());
         let start = StartConfig {
-            storage: StorageConfig::default(),
+            storage: StorageConfig { limits: config.disk, ..StorageConfig::default() },
             data_dir: config.data_dir.clone(),
             member,
             times: config.times.clone(),

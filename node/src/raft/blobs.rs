@@ -29,8 +29,6 @@ const COPY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// The same on a node that does not vote yet.
 const LOOK_EVERY_NEW: Duration = Duration::from_millis(200);
-/// How often what nothing names is looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// A blob that came or was asked for stays so long, in leader time as applied here.
 const HOLD: Millis = Millis::from_hours(24);
 
@@ -192,6 +190,25 @@ impl Consensus {
         read?.map(Bytes::from).ok_or(BlobError::Lost(digest))
     }
 
+    /// Every blob that a state and its history name, held for a day. Blocks that this node lacks are fetched first.
+    pub(crate) async fn hold_named(&self, state: &State) -> Result<BTreeSet<Digest>, BlobError> {
+        let now = self.state().now;
+        for (_, row) in state.blocks.iter() {
+            self.inner().holdings.hold(row.digest, now);
+            if !self.has_blob(&row.digest) {
+                fetch(self.inner(), row.digest).await?;
+            }
+        }
+        let (inner, copy) = (Arc::clone(self.inner()), state.clone());
+        let in_history = blocking(move || inner.holdings.named_by_history(&copy, &inner.blobs)).await;
+        // A block that was here a moment ago and cannot be read is damaged.
+        let first = || state.blocks.first().map_or(Digest::default(), |(_, row)| row.digest);
+        let mut names = in_history.ok_or_else(|| BlobError::Lost(first()))?;
+        names.extend(named(state));
+        names.iter().for_each(|digest| self.inner().holdings.hold(*digest, now));
+        Ok(names)
+    }
+
     /// Whether a blob lies on this node.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         self.inner().blobs.has(digest)
@@ -261,7 +278,7 @@ async fn fetch_from(inner: &Inner, mut link: Link, node: NodeId, digest: Digest)
 }
 
 /// Fetches what is missing and drops what nothing names, now and then.
-pub(crate) async fn tend(inner: Arc<Inner>) {
+pub(crate) async fn tend(inner: Arc<Inner>, sweep_every: Duration) {
     let mut swept_at = tokio::time::Instant::now();
     loop {
         // A node that is to become a voter is waited for.
@@ -272,7 +289,7 @@ pub(crate) async fn tend(inner: Arc<Inner>) {
             () = tokio::time::sleep(every) => {}
         }
         look(&inner).await;
-        if swept_at.elapsed() >= SWEEP_EVERY {
+        if swept_at.elapsed() >= sweep_every {
             swept_at = tokio::time::Instant::now();
             let inner = Arc::clone(&inner);
             blocking(move || sweep(&inner)).await;
@@ -333,4 +350,10 @@ fn named_by(block: &Block) -> NamedByBlock {
         run.attempts.iter().for_each(|(_, attempt)| name_log(&attempt.log, &mut logs));
     }
     NamedByBlock { outputs: outputs.into_iter().collect(), logs: logs.into_iter().collect() }
+}
+
+/// The outputs and the packs of logs that the runs of a block name.
+pub(crate) fn named_by_block(block: &Block) -> (Vec<Digest>, Vec<Digest>) {
+    let NamedByBlock { outputs, logs } = named_by(block);
+    (outputs, logs)
 }

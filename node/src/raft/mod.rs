@@ -26,9 +26,10 @@ mod peer;
 mod propose;
 mod reads;
 mod record;
+pub(crate) mod replay;
 #[cfg(feature = "simulation")]
 mod runtime;
-mod snapshot;
+pub(crate) mod snapshot;
 mod start;
 mod storage;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod types;
 mod watchdog;
 mod wire;
 
+pub(crate) use blobs::{named, named_by_block};
 pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
 pub use error::{AddNodeError, BlobError, InitError, ProposeError, ReadError, StartError};

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::record;
 use super::types::{LogId, Member, PeerStatus, Record, TypeConfig, Vote};
+use crate::disk::{DiskLimits, DiskUse};
 use crate::store::log::{Kind, Record as Stored};
 
 pub(crate) fn log_id_out(id: LogId) -> v1::PeerLogId {
@@ -171,6 +172,12 @@ pub(crate) fn status_out(status: &PeerStatus, member: &Member) -> v1::PeerStatus
         missing: status.missing.iter().map(|digest| Bytes::copy_from_slice(&digest.0)).collect(),
         member: Some(member_out(member)),
         blobs_counted_at: status.blobs_counted_at,
+        disk: status.disk.as_ref().map(|disk| v1::PeerDisk {
+            path: disk.path.clone(),
+            used_permille: disk.used_permille.into(),
+            warn_permille: disk.limits.warn_permille.into(),
+            full_permille: disk.limits.full_permille.into(),
+        }),
     }
 }
 
@@ -185,7 +192,20 @@ pub(crate) fn status_in(status: &v1::PeerStatusResponse) -> Result<PeerStatus, S
         blobs_missing: status.blobs_missing,
         blobs_counted_at: status.blobs_counted_at,
         missing: status.missing.iter().map(|bytes| digest_in(bytes)).collect::<Result<_, _>>()?,
+        disk: status.disk.as_ref().map(disk_in),
     })
+}
+
+fn disk_in(disk: &v1::PeerDisk) -> DiskUse {
+    let permille = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    DiskUse {
+        path: disk.path.clone(),
+        used_permille: permille(disk.used_permille),
+        limits: DiskLimits {
+            warn_permille: permille(disk.warn_permille),
+            full_permille: permille(disk.full_permille),
+        },
+    }
 }
 
 pub(crate) fn digest_in(bytes: &[u8]) -> Result<Digest, Status> {

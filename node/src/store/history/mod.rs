@@ -135,6 +135,11 @@ impl History {
         Self::open_in_boot(dir, &boot_id(), expected)
     }
 
+    /// Opens a copy of an index to look at it, whatever it was left like. An index that does not open is an error here.
+    pub fn open_as_it_is(dir: &Path) -> Result<Self> {
+        Self::open_trees(dir).map_err(failed("open", dir))
+    }
+
     fn open_in_boot(dir: &Path, boot: &str, expected: &BTreeSet<Digest>) -> Result<(Self, BTreeSet<Digest>)> {
         Disk.create_dir(dir).map_err(StoreError::io("create", dir))?;
         let open = format!("open in boot {boot}");

@@ -245,7 +245,7 @@ impl Backup {
             let silent = || Status::deadline_exceeded(format!("silent for {:?}", self.silence_max));
             match heard.unwrap_or_else(|_| Err(silent())) {
                 Ok(Some(BackupResponse { frame })) if frame.is_empty() => {}
-                Ok(Some(BackupResponse { frame })) => return Ok(Some(frame)),
+                Ok(Some(BackupResponse { frame })) => return Ok(Some(frame.into())),
                 Ok(None) => return Ok(None),
                 Err(status) => {
                     return Err(ClientError::Answered(Box::new(crate::error::Answered::from(&status))));

@@ -1,10 +1,16 @@
 //! Verbs about the cluster: how it is made and grows, how it is, and what time it has.
 
+mod backup;
+mod check;
+mod settings;
 mod status;
 
 use clap::{Args, Subcommand};
 use matins_proto::v1::{AcceptTimeRequest, AddNodeRequest, InitClusterRequest};
 
+use self::backup::{BackupArgs, RestoreArgs, ResumeArgs, backup, restore, resume};
+use self::check::{CheckDirArgs, RecoverArgs, check, recover};
+use self::settings::{SettingsArgs, settings};
 use self::status::{StatusArgs, status};
 use crate::context::{Context, Outcome, Repeat};
 use crate::fault::Fault;
@@ -16,6 +22,12 @@ pub(crate) enum ClusterVerb {
     Init(InitArgs),
     Add(AddArgs),
     Status(StatusArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+    Resume(ResumeArgs),
+    Check(CheckDirArgs),
+    Recover(RecoverArgs),
+    Settings(SettingsArgs),
     /// The cluster's time
     #[command(subcommand)]
     Time(TimeVerb),
@@ -93,6 +105,12 @@ impl ClusterVerb {
                 context.done(&answer, sentence)
             }
             Self::Status(StatusArgs {}) => status(context).await,
+            Self::Backup(args) => backup(args, context).await,
+            Self::Restore(args) => restore(&args, context),
+            Self::Resume(args) => resume(args, context).await,
+            Self::Check(args) => check(&args, context),
+            Self::Recover(args) => recover(&args, context),
+            Self::Settings(args) => settings(args, context).await,
             Self::Time(TimeVerb::Accept(args)) => accept(args, context).await,
         }
     }

@@ -5,12 +5,15 @@
 mod common;
 
 mod backfill;
+mod backup;
 mod bad_days;
 mod bad_tasks;
 mod clocks;
 mod frozen;
+mod keeping;
 mod logs;
 mod one_node;
 mod power_off;
+mod recover;
 mod snapshot;
 mod three_nodes;

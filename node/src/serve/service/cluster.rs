@@ -1,7 +1,5 @@
 //! `Cluster`: how the cluster is, its nodes and executors.
 
-use std::collections::BTreeMap;
-
 use matins_core::command::Command;
 use matins_core::id::RequestId;
 use matins_core::state::{AttemptState, CheckpointRow, TaskState};
@@ -153,8 +151,7 @@ impl Cluster for ClusterService {
     ) -> Answer<ChangeSettingsResponse> {
         let request = request.into_inner();
         let mut changes = Vec::new();
-        // In order, so that a repeat is the same command.
-        for (key, value) in request.settings.iter().collect::<BTreeMap<_, _>>() {
+        for (key, value) in &request.settings {
             changes.push(settings::change(key, value)?);
         }
         let ask = self.api.ask(&request.request_id, request.not_after)?;

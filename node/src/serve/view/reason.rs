@@ -45,7 +45,8 @@ pub(crate) fn of_run(row: &RunRow, state: &State) -> Option<StateReason> {
             Some(why) => reason("params", why.clone()),
             None => reason("task", "a task failed"),
         }),
-        RunState::Running | RunState::Success | RunState::Cancelled => None,
+        RunState::Cancelled => row.reason.clone().map(|why| reason("restored", why)),
+        RunState::Running | RunState::Success => None,
     }
 }
 

@@ -274,10 +274,18 @@ impl Layer {
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,
             disk,
+            level_max: level_max(),
         };
         faults.extend(node.faults());
         if faults.is_empty() { Ok(Settings { node, log, log_format }) } else { Err(faults) }
     }
+}
+
+/// The feature level that this release supports. Builds for development can pretend to be an older or a later release, so that
+/// tests have both in one cluster; a release knows no such thing.
+fn level_max() -> u16 {
+    let pretended = cfg!(debug_assertions).then(|| std::env::var("MATINS_TEST_LEVEL").ok()).flatten();
+    pretended.and_then(|level| level.parse().ok()).unwrap_or(matins_node::LEVEL)
 }
 
 fn default_slots() -> u32 {
@@ -385,6 +393,14 @@ mod tests {
         assert_eq!(settings.node.public_listen.to_string(), "127.0.0.1:7070");
         assert_eq!(settings.node.cluster_listen.to_string(), "127.0.0.1:7071");
         assert!(settings.node.executor.is_some());
+    }
+
+    #[test]
+    fn the_example_of_a_node_is_understood() {
+        let layer: Layer = toml::from_str(include_str!("../../deploy/config/node.toml")).unwrap();
+        let settings = layer.settle().unwrap();
+        assert_eq!(settings.log_format, LogFormat::Json);
+        assert!(settings.node.is_insecure);
     }
 
     #[test]

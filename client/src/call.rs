@@ -125,6 +125,7 @@ call! {
     command Cluster.Undrain UndrainExecutorRequest -> UndrainExecutorResponse;
     command Cluster.ResumeHeld ResumeHeldRequest -> ResumeHeldResponse, patience |_| SLOW;
     command Cluster.ChangeSettings ChangeSettingsRequest -> ChangeSettingsResponse;
+    command Cluster.RaiseLevel RaiseLevelRequest -> RaiseLevelResponse;
 }
 
 call! {
@@ -237,6 +238,7 @@ mod tests {
             AcceptTimeRequest,
             DrainExecutorRequest,
             UndrainExecutorRequest,
+            RaiseLevelRequest,
             ClusterStatusRequest,
             ListExecutorsRequest,
             ResumeHeldRequest,

@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod level;
 mod settings;
 mod status;
 
@@ -10,6 +11,7 @@ use matins_proto::v1::{AcceptTimeRequest, AddNodeRequest, InitClusterRequest};
 
 use self::backup::{BackupArgs, RestoreArgs, ResumeArgs, backup, restore, resume};
 use self::check::{CheckDirArgs, RecoverArgs, check, recover};
+use self::level::{RaiseLevelArgs, raise_level};
 use self::settings::{SettingsArgs, settings};
 use self::status::{StatusArgs, status};
 use crate::context::{Context, Outcome, Repeat};
@@ -28,6 +30,7 @@ pub(crate) enum ClusterVerb {
     Check(CheckDirArgs),
     Recover(RecoverArgs),
     Settings(SettingsArgs),
+    RaiseLevel(RaiseLevelArgs),
     /// The cluster's time
     #[command(subcommand)]
     Time(TimeVerb),
@@ -111,6 +114,7 @@ impl ClusterVerb {
             Self::Check(args) => check(&args, context),
             Self::Recover(args) => recover(&args, context),
             Self::Settings(args) => settings(args, context).await,
+            Self::RaiseLevel(args) => raise_level(args, context).await,
             Self::Time(TimeVerb::Accept(args)) => accept(args, context).await,
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Node {
     /// More flags, and more of its environment.
     pub(crate) flags: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// The feature level that it pretends to support; `None`: that of this release.
+    pub(crate) level: Option<String>,
     child: Option<Child>,
 }
 
@@ -94,6 +96,7 @@ impl Cluster {
             data_dir: folder.path().join(format!("n{}", at + 1)),
             flags: Vec::new(),
             environment: Vec::new(),
+            level: None,
             child: None,
         };
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
@@ -287,6 +290,7 @@ impl Node {
             .args(&self.flags)
             .env("MATINS_TEST_WALL_CLOCK", self.wall_clock())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(self.level.iter().map(|level| ("MATINS_TEST_LEVEL", level)))
             // It must not outlive the test, however that ends.
             .arg("--tied")
             .stdin(Stdio::piped())

@@ -11,6 +11,7 @@ mod bad_tasks;
 mod clocks;
 mod frozen;
 mod keeping;
+mod levels;
 mod logs;
 mod one_node;
 mod power_off;

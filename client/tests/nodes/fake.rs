@@ -248,6 +248,9 @@ impl Cluster for Served {
     async fn change_settings(&self, _: Request<ChangeSettingsRequest>) -> Answer<ChangeSettingsResponse> {
         no()
     }
+    async fn raise_level(&self, _: Request<RaiseLevelRequest>) -> Answer<RaiseLevelResponse> {
+        no()
+    }
 }
 
 #[tonic::async_trait]

@@ -189,7 +189,7 @@ fn every_kind_of_command_is_drawn() {
     assert_eq!(drawn, (0..KINDS).collect());
 }
 
-const KINDS: u32 = 47;
+const KINDS: u32 = 48;
 
 fn kind(command: &Command) -> u32 {
     match command {
@@ -236,9 +236,10 @@ fn kind(command: &Command) -> u32 {
         Command::Drain(_) => 40,
         Command::Undrain(_) => 41,
         Command::Abandon(_) => 42,
-        Command::Refound(_) => 43,
-        Command::Retain(_) => 44,
-        Command::ChangeSettings(_) => 45,
-        Command::Disks(_) => 46,
+        Command::RaiseLevel { .. } => 43,
+        Command::Refound(_) => 44,
+        Command::Retain(_) => 45,
+        Command::ChangeSettings(_) => 46,
+        Command::Disks(_) => 47,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use matins_core::command::Entry;
 use matins_core::id::LogIndex;
-use matins_core::{Effect, State, apply};
+use matins_core::{Effect, State, apply, members_changed};
 
 use super::record;
 use super::snapshot::{self, Held};
@@ -69,6 +69,7 @@ impl Replayed {
                     record::decode_membership(&record.body).map_err(|error| unreadable(error.to_string()))?;
                 if is_new {
                     self.members = Members::from(&membership);
+                    members_changed(&mut self.state, LogIndex(record.index));
                 }
             }
             Kind::Entry => {

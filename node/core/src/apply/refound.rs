@@ -34,6 +34,8 @@ impl Step<'_> {
         let cluster = &mut self.state.cluster;
         cluster.id = Some(refound.cluster);
         cluster.leader = None;
+        // Its first membership stands where it begins (PROTOCOL 6.9).
+        cluster.members = self.state.index;
         cluster.checkpoint = None;
         cluster.full_disk = None;
         let is_held = refound.schedules == After::Ends;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::common::{Cluster, Node, Said, command};
 
@@ -127,4 +128,102 @@ fn each_kind_of_damage_is_told() {
     index.iter().for_each(|file| fs::write(file, b"rubbish").expect("it can be written"));
     let said = check(&copy).well();
     assert!(said.out.contains("index"), "{said:?}");
+}
+
+/// One run after the other, so that leaders make checkpoints, blocks and purges.
+fn load(cluster: &Cluster, runs: usize) {
+    for _ in 0..runs {
+        cluster.ask(&["start", "quick", "--wait"]).well();
+    }
+}
+
+#[test]
+fn a_node_whose_state_differs_stops_for_good_and_is_replaced() {
+    let mut cluster = Cluster::start_with(3, shrunk);
+    cluster.apply(WORK);
+    load(&cluster, 10);
+    let leader = cluster.until_ready();
+    let odd = (leader + 1) % 3;
+    let dir = cluster.nodes[odd].data_dir.clone();
+    cluster.until("it has a snapshot", || !files_in(&dir.join("snapshots"), ".snapshot").is_empty());
+    cluster.until("they agree", || {
+        let status = cluster.status(leader).expect("it answers");
+        status["checkpoint"]["nodes"].as_array().is_some_and(|nodes| nodes.len() >= 2)
+    });
+    // A bit of its memory that nobody noticed when it flipped: another state, with a checksum that holds.
+    cluster.nodes[odd].kill();
+    matins_node::offline::corrupt_for_a_test(&dir).expect("it has a snapshot");
+    cluster.nodes[odd].up();
+    for _ in 0..600 {
+        load(&cluster, 1);
+        if cluster.nodes[odd].has_left() {
+            break;
+        }
+    }
+    assert!(!cluster.nodes[odd].is_up(), "it goes on although its state differs");
+    let marker = fs::read_to_string(dir.join("matins.json")).expect("it is there");
+    assert!(marker.contains("its state differs from the majority's at index"), "{marker}");
+    assert!(bad(&check(&dir)).contains(&"marker".to_owned()));
+    // It stays down.
+    cluster.nodes[odd].up();
+    cluster.until_left(odd);
+    load(&cluster, 3);
+}
+
+#[test]
+fn history_logs_and_blobs_have_their_time() {
+    let cluster = Cluster::start_with(1, shrunk);
+    cluster.apply(WORK);
+    load(&cluster, 12);
+    let run = cluster.json(&["run", "list", "quick"])[0]["id"].as_str().expect("an id").to_owned();
+    let retired = || cluster.status(0).map(|it| it["retiredRuns"].as_str().unwrap_or("0").to_owned());
+    cluster.until("all are in history", || retired().as_deref() == Some("12"));
+    let blobs = || files_in(&cluster.nodes[0].data_dir.join("blobs"), "").len();
+    let before = blobs();
+    assert_eq!(cluster.ask(&["cluster", "settings", "set", "retention.runs=1m"]).code, Some(2));
+    assert_eq!(cluster.ask(&["cluster", "settings", "set", "nonsense=1"]).code, Some(2));
+
+    // More than two days go by: logs have had their time, then runs, and no hold of a blob is left.
+    cluster.ask(&["cluster", "settings", "set", "retention.logs=1d"]).well();
+    let settings = cluster.json(&["cluster", "settings"]).to_string();
+    assert!(settings.contains(r#""value":"1d""#), "{settings}");
+    cluster.nodes[0].set_clock(Duration::from_secs(50 * 3600));
+    let said = || cluster.ask(&["logs", &run]);
+    let limit = Duration::from_secs(150);
+    cluster.until_within(limit, "logs are gone", || said().err.contains("retention took it"));
+    assert_eq!(cluster.get(&run)["state"], "success", "the run stays");
+    cluster.ask(&["cluster", "settings", "set", "retention.runs=1d"]).well();
+    cluster.until_within(limit, "runs are gone", || retired().as_deref() == Some("0"));
+    let said = cluster.ask(&["run", "get", &run]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.err.contains("matins cluster settings"), "it says why: {said:?}");
+    cluster.until_within(limit, "the disk is freed", || blobs() < before / 2);
+}
+
+#[test]
+fn a_full_disk_takes_no_new_runs_and_every_report() {
+    let mut cluster = Cluster::start(1);
+    cluster.apply("workflow: slow\ntasks:\n  work: { run: \"sleep 8\" }\n");
+    let run = cluster.begin(&["slow"]);
+    cluster.until_started(&format!("{run}/work"));
+    cluster.nodes[0].kill();
+    // Any disk is fuller than that.
+    cluster.nodes[0].flags = ["--disk-full", "1"].map(str::to_owned).to_vec();
+    cluster.nodes[0].up();
+    cluster.until_ready();
+    cluster.until("it is noticed", || {
+        cluster.status(0).is_some_and(|status| status["alarms"].to_string().contains("disk_full"))
+    });
+    let said = cluster.ask(&["start", "slow"]);
+    assert_eq!(said.code, Some(4), "{said:?}");
+    let path = cluster.nodes[0].data_dir.display().to_string();
+    for part in ["node-", path.as_str(), "% full", "1.0 %", "cluster settings"] {
+        assert!(said.err.contains(part), "{part}: {said:?}");
+    }
+    cluster.until_state(&run, "success");
+    cluster.nodes[0].kill();
+    cluster.nodes[0].flags.clear();
+    cluster.nodes[0].flags = ["--disk-full", "100", "--disk-warn", "99"].map(str::to_owned).to_vec();
+    cluster.nodes[0].up();
+    cluster.until("there is room again", || cluster.ask(&["start", "slow"]).code == Some(0));
 }

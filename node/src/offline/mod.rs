@@ -4,6 +4,8 @@
 //! makes it usable: whatever is cut short is told at the next start. Start reading at [`restore`], [`recover`] or [`check`].
 
 mod check;
+#[cfg(debug_assertions)]
+mod corrupt;
 mod found;
 mod look;
 mod recover;
@@ -14,6 +16,8 @@ use std::path::PathBuf;
 use matins_core::Refusal;
 
 pub use check::{Finding, Health, Report, check};
+#[cfg(debug_assertions)]
+pub use corrupt::corrupt_for_a_test;
 pub use recover::{Plan, plan, recover};
 pub use restore::{Contents, Restored, read_backup, restore};
 

@@ -199,6 +199,18 @@ pub(crate) fn found(store: &stored::Snapshots, state: State, last: Position) -> 
     store.publish(writer.finish()?).map(drop)
 }
 
+/// Writes a snapshot again with another state in it, under a hash that holds.
+#[cfg(debug_assertions)]
+pub(crate) fn corrupt(store: &stored::Snapshots, snapshot: &Arc<stored::Snapshot>) -> Result<(), StoreError> {
+    let mut copy = read(snapshot)?;
+    copy.state.cluster.counters.leaderships += 1;
+    let hash = copy.state.hash();
+    let mut writer = store.write(&meta_to_store(&copy, hash))?;
+    let written = writer.write_all(&copy.state.encode());
+    written.map_err(|source| StoreError::Io { doing: "write", path: "a snapshot".into(), source })?;
+    store.publish(writer.finish()?).map(drop)
+}
+
 /// What openraft needs to know of a snapshot.
 pub(crate) fn meta_for_openraft(meta: &stored::SnapshotMeta) -> Result<SnapshotMeta, StoreError> {
     Ok(SnapshotMeta {

@@ -275,8 +275,14 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: On
     };
     tasks.spawn(driver.run());
     let sweep_every = storage.sweep_every;
-    let keeper =
-        Keeper { inner: Arc::clone(inner), storage, asked: ends.keep, agreed: ends.agreed, found: None };
+    let keeper = Keeper {
+        inner: Arc::clone(inner),
+        storage,
+        asked: ends.keep,
+        agreed: ends.agreed,
+        found: None,
+        on_exit: Arc::clone(&on_exit),
+    };
     tasks.spawn(keeper.run());
     tasks.spawn(lead::follow(Arc::clone(inner)));
     tasks.spawn(blobs::tend(Arc::clone(inner), sweep_every));

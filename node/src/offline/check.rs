@@ -201,7 +201,18 @@ impl Check<'_> {
             Effect::Agreed { index, hash } => {
                 differing.extend(hashes.get(index).filter(|own| *own != hash).map(|_| *index));
             }
-            _ => {}
+            Effect::Granted { .. }
+            | Effect::Stop { .. }
+            | Effect::Ended { .. }
+            | Effect::Deciding(_)
+            | Effect::Schedule(_)
+            | Effect::Timer
+            | Effect::Backfill(_)
+            | Effect::Run(_)
+            | Effect::LogsSettled(..)
+            | Effect::Block { .. }
+            | Effect::Executor(_)
+            | Effect::Definitions => {}
         };
         match replay(newest.as_ref(), &log, &mut compare) {
             Ok(replayed) => {

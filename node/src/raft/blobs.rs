@@ -1,6 +1,7 @@
 //! Blobs between nodes (PROTOCOL 6.4): a majority has one before a command names it; who lacks one fetches it; who keeps one that
 //! nothing names drops it after a day.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -84,11 +85,13 @@ impl Holdings {
         by_block.retain(|digest, _| listed.contains(digest));
         let mut names = BTreeSet::new();
         for (_, row) in state.blocks.iter() {
-            if !by_block.contains_key(&row.digest) {
-                let block = Block::decode(&blobs.get(&row.digest).ok().flatten()?)?;
-                by_block.insert(row.digest, named_by(&block));
-            }
-            let named = by_block.get(&row.digest)?;
+            let named = match by_block.entry(row.digest) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(free) => {
+                    let block = Block::decode(&blobs.get(&row.digest).ok().flatten()?)?;
+                    free.insert(named_by(&block))
+                }
+            };
             names.extend(&named.outputs);
             if row.logs_stay.is_some() {
                 names.extend(&named.logs);
@@ -205,7 +208,9 @@ impl Consensus {
         let first = || state.blocks.first().map_or(Digest::default(), |(_, row)| row.digest);
         let mut names = in_history.ok_or_else(|| BlobError::Lost(first()))?;
         names.extend(named(state));
-        names.iter().for_each(|digest| self.inner().holdings.hold(*digest, now));
+        for digest in &names {
+            self.inner().holdings.hold(*digest, now);
+        }
         Ok(names)
     }
 

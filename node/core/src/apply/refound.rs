@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::answer::{Answer, Refusal};
 use crate::command::{After, Refound, StopHow};
 use crate::id::{BackfillId, ExecutorId, Fence, RunId, WorkflowName};
-use crate::state::{AttemptOutcome, BackfillState, LogState, LostReason, Refounded, RunState};
+use crate::state::{AttemptOutcome, BackfillState, LogState, LostReason, Refounded, RunRow, RunState};
 
 use super::{Applied, Step};
 
@@ -104,7 +104,7 @@ impl Step<'_> {
         }
         self.lose_all_attempts();
         for run in active {
-            if self.state.runs.get(&run).is_some_and(|row| row.is_active()) {
+            if self.state.runs.get(&run).is_some_and(RunRow::is_active) {
                 self.stop_run(run, StopHow::Now);
             }
         }

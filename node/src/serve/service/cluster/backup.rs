@@ -114,7 +114,7 @@ impl Sending {
     }
 
     async fn frame(&self, frame: Vec<u8>) -> Result<(), Ended> {
-        self.to.send(Ok(BackupResponse { frame: frame.into() })).await.map_err(|_| Ended::Gone)
+        self.to.send(Ok(BackupResponse { frame })).await.map_err(|_| Ended::Gone)
     }
 
     /// Waits for something that may take long, and says meanwhile that it goes on.

@@ -105,7 +105,7 @@ const UNITS: [(&str, u32); 4] = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)]
 
 /// In the largest unit that gives it exactly; what no unit does is told in the least one, and said so.
 fn bytes(bytes: u64) -> String {
-    let exact = UNITS.iter().find(|(_, shift)| bytes % (1 << shift) == 0);
+    let exact = UNITS.iter().find(|(_, shift)| bytes.is_multiple_of(1 << shift));
     exact.map_or_else(|| format!("{bytes} bytes"), |(unit, shift)| format!("{}{unit}", bytes >> shift))
 }
 

@@ -381,8 +381,9 @@ async fn run_node(
     config: NodeConfig,
     stop: impl Future<Output = &'static str>,
 ) -> Result<&'static str, Fault> {
-    let node =
-        Node::start(config).await.map_err(|error| Fault::machine("this node does not start", error))?;
+    let node = Box::pin(Node::start(config))
+        .await
+        .map_err(|error| Fault::machine("this node does not start", error))?;
     let reason = stop.await;
     tracing::info!(reason, "stopping");
     node.stop().await;

@@ -263,7 +263,9 @@ impl Nemesis for Replace {
         let answer = field.runtime.block_on(async { Client::new(&endpoints, limits)?.call(ask).await });
         match answer {
             Ok(answer) => self.voters = answer.voters,
-            Err(error) => field.fail(format!("I15: {} with an empty disk did not take its place: {error}", node.name)),
+            Err(error) => {
+                field.fail(format!("I15: {} with an empty disk did not take its place: {error}", node.name))
+            }
         }
         Ok(())
     }

@@ -35,12 +35,10 @@ use crate::executor::ExecutorVerb;
 use crate::fault::Fault;
 
 fn main() -> ExitCode {
-    // Each task pays for what comes before these two, so they come first.
+    // A supervisor stays small: it forks for each task, and a fork costs what there is of it.
     let mut arguments = std::env::args_os().skip(1);
-    match arguments.next().as_deref().and_then(|verb| verb.to_str()) {
-        Some("task-exec") => return matins_node::execute::task_exec::main(arguments),
-        Some("supervisor") => return matins_node::execute::supervisor::main(arguments),
-        Some(_) | None => {}
+    if arguments.next().is_some_and(|verb| verb == "supervisor") {
+        return matins_node::execute::supervisor::main(arguments);
     }
     let Cli { global, verb } = Cli::parse();
     match perform(verb, &Context::new(global)) {
@@ -77,8 +75,7 @@ fn perform(verb: Verb, context: &Context) -> Outcome {
         | Verb::Dev(_)
         | Verb::Demo(_)
         | Verb::Completion(_)
-        | Verb::Supervisor(_)
-        | Verb::TaskExec(_) => tokio::runtime::Builder::new_current_thread(),
+        | Verb::Supervisor(_) => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Fault::machine("cannot start the runtime", error))?;

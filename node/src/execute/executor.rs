@@ -67,7 +67,7 @@ pub struct ExecutorConfig {
     pub level: u32,
     /// What this machine gives its tasks.
     pub environment: TaskEnvironment,
-    /// A binary whose `main` knows `supervisor` and `task-exec`; `None`: that of this process.
+    /// A binary whose `main` knows `supervisor`; `None`: that of this process.
     pub program: Option<PathBuf>,
     /// A cgroup to make those of the tasks in; `None`: this process's own, if it is delegated.
     pub cgroup: Option<PathBuf>,

@@ -19,6 +19,7 @@ use crate::pool::PoolVerb;
 use crate::run::{CancelArgs, LogsArgs, RetryArgs, RunVerb, StartArgs, SubmitArgs, WaitArgs, WatchArgs};
 use crate::schedule::ScheduleVerb;
 use crate::server::ServerArgs;
+use crate::why::WhyArgs;
 use crate::workflow::{ApplyArgs, CheckArgs, WorkflowVerb};
 
 /// Runs the work that must be done by morning: schedules, DAGs of tasks, backfills, on nodes of which any minority may die
@@ -32,7 +33,7 @@ First steps:
   matins demo                                    see a nightly ETL survive its leader, twice
 
 `matins VERB -h` shows flags and examples. `check` and `apply` are short for `workflow check` and
-`workflow apply`; `start`, `submit`, `watch`, `wait`, `logs`, `retry` and `cancel` for `run start` ..
+`workflow apply`; `start`, `submit`, `watch`, `wait`, `logs`, `why`, `retry` and `cancel` for `run start` ..
 
 Exit codes: 0 done, 1 the run did not succeed, 2 usage, 3 not found, 4 refused, 5 no answer,
 6 the waiting ended, 7 denied, 130 Ctrl-C.")]
@@ -54,9 +55,10 @@ pub(crate) enum Verb {
     Watch(WatchArgs),
     Wait(WaitArgs),
     Logs(LogsArgs),
+    Why(WhyArgs),
     Retry(RetryArgs),
     Cancel(CancelArgs),
-    /// Runs: start, list, get, watch, logs, retry, cancel
+    /// Runs: start, list, get, why, watch, logs, retry, cancel
     #[command(subcommand)]
     Run(RunVerb),
     /// Workflows: check, apply, list, get, versions, diff, rollback, pause, delete
@@ -123,6 +125,7 @@ impl Verb {
             Self::Watch(args) => RunVerb::Watch(args).perform(context).await,
             Self::Wait(args) => RunVerb::Wait(args).perform(context).await,
             Self::Logs(args) => RunVerb::Logs(args).perform(context).await,
+            Self::Why(args) => RunVerb::Why(args).perform(context).await,
             Self::Retry(args) => RunVerb::Retry(args).perform(context).await,
             Self::Cancel(args) => RunVerb::Cancel(args).perform(context).await,
             Self::Run(verb) => verb.perform(context).await,

@@ -22,6 +22,7 @@ mod refs;
 mod run;
 mod schedule;
 mod server;
+mod why;
 mod workflow;
 
 use std::io::Write as _;
@@ -63,6 +64,7 @@ fn perform(verb: Verb, context: &Context) -> Outcome {
         | Verb::Watch(_)
         | Verb::Wait(_)
         | Verb::Logs(_)
+        | Verb::Why(_)
         | Verb::Retry(_)
         | Verb::Cancel(_)
         | Verb::Run(_)

@@ -131,6 +131,7 @@ call! {
     read Workflows.ListVersions ListWorkflowVersionsRequest -> ListWorkflowVersionsResponse;
     read Workflows.Diff DiffWorkflowRequest -> DiffWorkflowResponse;
     read Runs.Get GetRunRequest -> GetRunResponse;
+    read Runs.Why WhyRequest -> WhyResponse;
     read Runs.List ListRunsRequest -> ListRunsResponse;
     read Runs.ListItems ListItemsRequest -> ListItemsResponse;
     read Runs.Wait WaitRunsRequest -> WaitRunsResponse, patience wait_patience;
@@ -213,6 +214,7 @@ mod tests {
             RetryTaskRequest,
             AbandonAttemptRequest,
             GetRunRequest,
+            WhyRequest,
             ListRunsRequest,
             ListItemsRequest,
             WaitRunsRequest,

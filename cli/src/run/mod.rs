@@ -19,6 +19,7 @@ pub(crate) use start::{ParamArgs, StartArgs, SubmitArgs, params_json, parse_inst
 pub(crate) use watch::{WaitArgs, WatchArgs, parse_span};
 
 use crate::context::{Context, Outcome};
+use crate::why::{self, WhyArgs};
 
 /// What can be done with runs.
 #[derive(Subcommand, Debug)]
@@ -30,6 +31,7 @@ pub(crate) enum RunVerb {
     Watch(WatchArgs),
     Wait(WaitArgs),
     Logs(LogsArgs),
+    Why(WhyArgs),
     Retry(RetryArgs),
     Cancel(CancelArgs),
 }
@@ -45,6 +47,7 @@ impl RunVerb {
             Self::Watch(args) => watch::watch(args, context).await,
             Self::Wait(args) => watch::wait(args, context).await,
             Self::Logs(args) => logs::logs(args, context).await,
+            Self::Why(args) => why::why(args, context).await,
             Self::Retry(args) => again::retry(args, context).await,
             Self::Cancel(args) => again::cancel(args, context).await,
         }

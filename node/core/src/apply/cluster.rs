@@ -25,9 +25,10 @@ impl Step<'_> {
         }
         self.state.cluster.leader = Some(Leader { node, nonce, leadership, since: self.now() });
         self.state.cluster.counters.leaderships += 1;
+        let now = self.now();
         let executors: Vec<ExecutorId> = self.state.executors.iter().map(|(id, _)| *id).collect();
         for executor in executors {
-            self.state.executors.update(&executor, |row| row.is_cordoned = true);
+            self.state.executors.update(&executor, |row| _ = row.cordoned_at.get_or_insert(now));
             self.effects.push(Effect::Executor(executor));
         }
         Ok(Answer::Ready(leadership))

@@ -22,8 +22,8 @@ pub struct ExecutorRow {
     pub used: u32,
     /// What tasks may ask for.
     pub labels: BTreeMap<String, String>,
-    /// No new attempts until it is heard again.
-    pub is_cordoned: bool,
+    /// Silent since then: no new attempts until it is heard again.
+    pub cordoned_at: Option<Timestamp>,
     /// No new attempts until a person says so.
     pub is_drained: bool,
     /// When the newest session was opened.
@@ -31,9 +31,14 @@ pub struct ExecutorRow {
 }
 
 impl ExecutorRow {
+    /// Whether it is silent, so that it gets no new attempts until it is heard again.
+    pub const fn is_cordoned(&self) -> bool {
+        self.cordoned_at.is_some()
+    }
+
     /// Whether it may be given an attempt now.
     pub fn has_room(&self) -> bool {
-        !self.is_cordoned && !self.is_drained && self.used < self.slots
+        !self.is_cordoned() && !self.is_drained && self.used < self.slots
     }
 
     /// Whether it has every label that is asked for.

@@ -94,7 +94,7 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
         }
         "executors" => {
             for (id, row) in state.executors.iter() {
-                let switches = format!("cordoned {} drained {}", row.is_cordoned, row.is_drained);
+                let switches = format!("cordoned {} drained {}", row.is_cordoned(), row.is_drained);
                 writeln!(text, "{id} {} used {}/{} {switches}", row.session, row.used, row.slots)?;
             }
             for ((id, session), row) in state.sessions.iter() {
@@ -155,6 +155,19 @@ pub(crate) fn address(state: &State, task: TaskId) -> String {
     let spec = state.spec_of(task).map_or_else(|| task.task.to_string(), |spec| spec.name.to_string());
     let item = task.item.map_or(String::new(), |item| format!(".{item}"));
     format!("{}/{spec}{item}", task.run)
+}
+
+/// The answer to `why`: state, time and reason; then what would help.
+pub(super) fn why(why: &matins_core::why::Why) -> String {
+    let since = why.since.map_or(String::new(), |at| format!(" since {}", secs(at)));
+    let until = why.reason.until.map_or(String::new(), |at| format!(" at {}", secs(at)));
+    let mut text = format!("{} is {}{since} [{}]\n", why.subject, why.state, why.reason.code);
+    writeln!(text, "  {}{until}", why.reason.text).expect("text");
+    if !why.remedy.is_empty() {
+        writeln!(text, "  {}", why.remedy).expect("text");
+    }
+    why.commands.iter().for_each(|command| writeln!(text, "  > {command}").expect("text"));
+    text
 }
 
 fn secs(at: Timestamp) -> String {

@@ -24,7 +24,7 @@ impl Leader {
                 if let Some(grant) = self.sessions.renew(conn, renew.sequence, boot) {
                     self.actions.push(Action::Send(conn, grant));
                 }
-                if self.state.executors.get(&executor).is_some_and(|row| row.is_cordoned) {
+                if self.state.executors.get(&executor).is_some_and(|row| row.is_cordoned()) {
                     self.queue.look(Key::Cordon(executor));
                 }
             }

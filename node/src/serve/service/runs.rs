@@ -5,6 +5,7 @@ mod list;
 mod show;
 mod start;
 mod watch;
+mod why;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use matins_proto::v1::{
     GetRunResponse, ListItemsRequest, ListItemsResponse, ListRunsRequest, ListRunsResponse, RetryRunRequest,
     RetryRunResponse, RetryTaskRequest, RetryTaskResponse, Run, StartRunRequest, StartRunResponse,
     SubmitRunRequest, SubmitRunResponse, WaitRunsRequest, WaitRunsResponse, WatchRunRequest,
-    WatchRunResponse, WatchRunsRequest, WatchRunsResponse, run,
+    WatchRunResponse, WatchRunsRequest, WatchRunsResponse, WhyRequest, WhyResponse, run,
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -49,6 +50,10 @@ impl Runs for RunsService {
 
     async fn get(&self, request: Request<GetRunRequest>) -> Answer<GetRunResponse> {
         Ok(Response::new(show::get(&self.0, request.into_inner()).await?))
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Answer<WhyResponse> {
+        Ok(Response::new(why::why(&self.0, request.into_inner()).await?))
     }
 
     async fn list(&self, request: Request<ListRunsRequest>) -> Answer<ListRunsResponse> {

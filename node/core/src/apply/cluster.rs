@@ -7,7 +7,7 @@ use crate::command::StopHow;
 use crate::effect::Effect;
 use crate::id::{ExecutorId, Leadership, NodeId};
 use crate::mutation::{Mutation, planted};
-use crate::state::{Leader, Settings, WorkKey};
+use crate::state::{LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, Settings, WorkKey};
 use crate::time::{Millis, Timestamp};
 
 use super::{Applied, Step, conflict};
@@ -25,6 +25,11 @@ impl Step<'_> {
         }
         self.state.cluster.leader = Some(Leader { node, nonce, leadership, since: self.now() });
         self.state.cluster.counters.leaderships += 1;
+        self.state.leaderships.insert(leadership, LeadershipRow { node, since: self.now() });
+        if self.state.leaderships.len() > LEADERSHIPS_KEPT_MAX {
+            let oldest = self.state.leaderships.first().map(|(leadership, _)| *leadership);
+            oldest.and_then(|oldest| self.state.leaderships.remove(&oldest));
+        }
         let now = self.now();
         let executors: Vec<ExecutorId> = self.state.executors.iter().map(|(id, _)| *id).collect();
         for executor in executors {

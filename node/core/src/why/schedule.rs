@@ -103,19 +103,14 @@ fn of_schedules(schedules: &[(&ScheduleId, &ScheduleRow)], state: &State) -> Hel
             Next::Unknown | Next::Never => None,
         });
         let record = format!("matins schedule decisions {} {}", first.workflow, first.schedule);
-        match next.min() {
-            Some((at, id)) => {
-                let reason =
-                    reason("tick", format!("no run of it is active; `{}` is due", id.schedule)).until(at);
-                ("active", None, reason, Help::new("nothing has to be done", record))
-            }
-            None => {
-                let names: Vec<String> =
-                    schedules.iter().map(|(id, _)| format!("`{}`", id.schedule)).collect();
-                let text = format!("{} will not be due again", several(&names));
-                ("active", None, reason("tick", text), Help::new("see what became of its ticks", record))
-            }
+        if let Some((at, id)) = next.min() {
+            let reason =
+                reason("tick", format!("no run of it is active; `{}` is due", id.schedule)).until(at);
+            return ("active", None, reason, Help::new("nothing has to be done", record));
         }
+        let names: Vec<String> = schedules.iter().map(|(id, _)| format!("`{}`", id.schedule)).collect();
+        let text = format!("{} will not be due again", several(&names));
+        ("active", None, reason("tick", text), Help::new("see what became of its ticks", record))
     })
 }
 

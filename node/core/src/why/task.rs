@@ -142,10 +142,10 @@ fn queued(view: &View<'_>, id: TaskId) -> (Reason, Help) {
     match limit {
         LimitId::FanOut(of) => {
             let command = format!("matins run get {}", address_in(view.state, *of));
-            (with(short, &behind), Help::new("it starts when an item before it has ended", command))
+            (with(&short, &behind), Help::new("it starts when an item before it has ended", command))
         }
-        LimitId::Pool(pool) => pool_full(view.state, (id, pool, limit), with(short, &behind)),
-        LimitId::Slots(_) => (with(short.clone(), &behind), slots(view.state, &short)),
+        LimitId::Pool(pool) => pool_full(view.state, (id, pool, limit), with(&short, &behind)),
+        LimitId::Slots(_) => (with(&short, &behind), slots(view.state, &short)),
     }
 }
 
@@ -167,11 +167,11 @@ fn pool_full(
     let held = if holders.is_empty() { String::new() } else { format!(", held by {}", several(&holders)) };
     let help = Help::words("it starts when enough of them have ended, or with more slots");
     let help = holders.first().map(|first| format!("matins why {first}")).into_iter().fold(help, Help::and);
-    (with(short, &held), help.and(format!("matins pool set {pool} --slots {}", slots + 1)))
+    (with(&short, &held), help.and(format!("matins pool set {pool} --slots {}", slots + 1)))
 }
 
-fn with(reason: Reason, more: &str) -> Reason {
-    Reason { text: format!("{}{more}", reason.text), ..reason }
+fn with(reason: &Reason, more: &str) -> Reason {
+    Reason { text: format!("{}{more}", reason.text), ..*reason }
 }
 
 /// How many of the same needs come first.
@@ -263,17 +263,14 @@ fn stopping(view: &View<'_>, id: TaskId) -> (Reason, Help) {
             let remedy = "look at that machine; if they can do no harm, give the attempt up";
             (reason("unkillable", text), Help::new(remedy, abandon))
         }
-        AttemptState::Stopping { .. } => match silent(view, (number, attempt)) {
-            Some((silent, _)) => {
+        AttemptState::Stopping { .. } => {
+            if let Some((silent, _)) = silent(view, (number, attempt)) {
                 let remedy = "then it is taken as ended; look at that machine";
-                (silent, Help::new(remedy, "matins executor list").and(abandon))
+                return (silent, Help::new(remedy, "matins executor list").and(abandon));
             }
-            None => {
-                let short = plain(view, id);
-                let more = format!(", on {}", executor_of(view, attempt));
-                (with(short, &more), Help::words("TERM was sent, KILL follows 10 s later"))
-            }
-        },
+            let more = format!(", on {}", executor_of(view, attempt));
+            (with(&plain(view, id), &more), Help::words("TERM was sent, KILL follows 10 s later"))
+        }
         AttemptState::Running | AttemptState::Publishing | AttemptState::Ended { .. } => {
             (plain(view, id), nothing())
         }

@@ -58,13 +58,13 @@ pub(crate) enum Verb {
     Why(WhyArgs),
     Retry(RetryArgs),
     Cancel(CancelArgs),
-    /// Runs: start, list, get, why, watch, logs, retry, cancel
+    /// Runs: start, list, get, events, why, watch, logs, retry, cancel
     #[command(subcommand)]
     Run(RunVerb),
     /// Workflows: check, apply, list, get, versions, diff, rollback, pause, delete
     #[command(subcommand)]
     Workflow(WorkflowVerb),
-    /// Schedules: list, next, pause, resume
+    /// Schedules: list, next, decisions, pause, resume
     #[command(subcommand)]
     Schedule(ScheduleVerb),
     /// Backfills: the runs of a past range

@@ -1,7 +1,8 @@
-//! Verbs about schedules: listed, told in advance, held.
+//! Verbs about schedules: listed, told in advance, accounted for, held.
 //!
 //! `schedule next --cron` needs no server: `ticks` computes what the cluster would. Start at [`ScheduleVerb`].
 
+mod decisions;
 mod next;
 pub(crate) mod ticks;
 
@@ -21,6 +22,7 @@ use crate::pages::{LIST_MAX, Page, gather};
 pub(crate) enum ScheduleVerb {
     List(ListArgs),
     Next(next::NextArgs),
+    Decisions(decisions::DecisionsArgs),
     Pause(PauseArgs),
     Resume(ResumeArgs),
 }
@@ -81,6 +83,7 @@ impl ScheduleVerb {
         match self {
             Self::List(args) => list(args, context).await,
             Self::Next(args) => next::next(args, context).await,
+            Self::Decisions(args) => decisions::decisions(args, context).await,
             Self::Pause(args) => pause(args, context).await,
             Self::Resume(args) => resume(args, context).await,
         }

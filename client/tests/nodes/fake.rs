@@ -274,6 +274,9 @@ impl Runs for Served {
     async fn why(&self, _: Request<WhyRequest>) -> Answer<WhyResponse> {
         no()
     }
+    async fn list_events(&self, _: Request<ListRunEventsRequest>) -> Answer<ListRunEventsResponse> {
+        no()
+    }
     async fn list_items(&self, _: Request<ListItemsRequest>) -> Answer<ListItemsResponse> {
         no()
     }

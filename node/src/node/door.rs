@@ -227,6 +227,16 @@ impl RunsInHistory for History {
         runs.map_err(|error| HistoryError(error_chain(&error)))
     }
 
+    async fn runs_of(
+        &self,
+        schedule: &ScheduleId,
+        before: (Timestamp, RunId),
+        limit: usize,
+    ) -> Result<Vec<RetiredRun>, HistoryError> {
+        let runs = Self::runs_of(self, schedule, before, limit).await;
+        runs.map_err(|error| HistoryError(error_chain(&error)))
+    }
+
     fn is_incomplete(&self) -> bool {
         Self::is_incomplete(self)
     }

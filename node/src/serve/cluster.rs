@@ -196,6 +196,15 @@ pub trait History: Send + Sync + 'static {
         times: (Timestamp, Timestamp),
     ) -> Result<Vec<PastRun>, HistoryError>;
 
+    /// Runs of a schedule before this logical time and run, by logical time, then run, the newest first, `limit` at most, with
+    /// all their rows. Fewer do not mean that there are no more, unless there are none.
+    async fn runs_of(
+        &self,
+        schedule: &ScheduleId,
+        before: (Timestamp, RunId),
+        limit: usize,
+    ) -> Result<Vec<RetiredRun>, HistoryError>;
+
     /// Whether this node still fetches blocks, so that runs may be missing.
     fn is_incomplete(&self) -> bool;
 }

@@ -3,7 +3,7 @@
 use goldenscript::{Argument, Command as Line};
 use matins_core::Answer;
 use matins_core::command::{Apply, ApplyWorkflow, Command, Request};
-use matins_core::id::Leadership;
+use matins_core::id::{BackfillId, Leadership, RunId};
 use matins_core::time::Millis;
 use matins_core::why;
 
@@ -47,13 +47,13 @@ impl Script {
     fn why_line(&self, args: &mut Args) -> Result<String, Fault> {
         let (text, state) = (args.need()?, &self.state);
         let (first, task) = text.split_once('/').unwrap_or((&text, ""));
-        let why = if let Ok(run) = first.parse() {
+        let why = if let Ok(run) = first.parse::<RunId>() {
             let rows = state.retired(run).ok_or("no such run")?;
             match rows.task_named(task) {
                 Some(id) => why::of_task(&rows, id, state),
                 None => why::of_run(&rows, state),
             }
-        } else if let Ok(backfill) = first.parse() {
+        } else if let Ok(backfill) = first.parse::<BackfillId>() {
             why::of_backfill(backfill, state).ok_or("no such backfill")?
         } else {
             why::of_workflow(&format!("test/{text}").parse()?, state).ok_or("no such workflow")?

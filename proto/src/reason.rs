@@ -39,7 +39,11 @@ impl Reason {
             | Self::MembershipChanging
             | Self::NoTimeWaiting => Code::FailedPrecondition,
             Self::LimitExceeded | Self::Overloaded => Code::ResourceExhausted,
-            Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown => Code::Unavailable,
+            Self::NotReady
+            | Self::NoQuorum
+            | Self::NotInitialized
+            | Self::ShuttingDown
+            | Self::DiskFull => Code::Unavailable,
             Self::Denied => Code::PermissionDenied,
             Self::NotInThisRelease => Code::Unimplemented,
             Self::Fault => Code::Internal,

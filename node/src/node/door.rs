@@ -30,6 +30,7 @@ use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
     LogSource, LogStream, LogUnreachable, MemberView, MembershipError, PastRun, TailAsk, Unanswered,
 };
+use crate::store::StoreError;
 use crate::system::{boot_time, connect};
 
 /// A member that was not heard for so long is not reachable.
@@ -160,6 +161,7 @@ impl Cluster for ClusterDoor {
     async fn put_blob(&self, bytes: Bytes) -> Result<Digest, Unanswered> {
         self.consensus.put_blob(bytes).await.map_err(|error| match error {
             BlobError::NoMajority { .. } => Unanswered::NoQuorum,
+            BlobError::Store(StoreError::Full { .. }) => Unanswered::DiskFull(self.consensus.node()),
             BlobError::Lost(_) | BlobError::Store(_) => Unanswered::Fault(error_chain(&error)),
         })
     }

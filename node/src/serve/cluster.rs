@@ -54,6 +54,9 @@ pub enum Unanswered {
     /// This node is stopping.
     #[error("this node is shutting down")]
     Stopping,
+    /// The disk of this node is full: names it. Nothing was proposed.
+    #[error("the disk of {0} is full")]
+    DiskFull(NodeId),
     /// A fault underneath; the text is for the log of the node.
     #[error("{0}")]
     Fault(String),

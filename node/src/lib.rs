@@ -14,4 +14,5 @@ pub mod serve;
 mod shrink;
 pub mod store;
 pub mod system;
+pub use matins_core::LEVEL;
 pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

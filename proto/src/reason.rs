@@ -37,13 +37,12 @@ impl Reason {
             | Self::AlreadyInitialized
             | Self::NodeNotAdmitted
             | Self::MembershipChanging
-            | Self::NoTimeWaiting => Code::FailedPrecondition,
+            | Self::NoTimeWaiting
+            | Self::LevelNotSupported => Code::FailedPrecondition,
             Self::LimitExceeded | Self::Overloaded => Code::ResourceExhausted,
-            Self::NotReady
-            | Self::NoQuorum
-            | Self::NotInitialized
-            | Self::ShuttingDown
-            | Self::DiskFull => Code::Unavailable,
+            Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown | Self::DiskFull => {
+                Code::Unavailable
+            }
             Self::Denied => Code::PermissionDenied,
             Self::NotInThisRelease => Code::Unimplemented,
             Self::Fault => Code::Internal,

@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     pub(crate) cluster_port: u16,
     pub(crate) data_dir: PathBuf,
+    /// The feature level that it pretends to support; `None`: that of this release.
+    pub(crate) level: Option<String>,
     child: Option<Child>,
 }
 
@@ -79,6 +81,7 @@ impl Cluster {
             port: ports[at],
             cluster_port: ports[nodes + at],
             data_dir: folder.path().join(format!("n{}", at + 1)),
+            level: None,
             child: None,
         };
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
@@ -269,6 +272,7 @@ impl Node {
             .args(["--name", &self.name, "--listen", &self.endpoint()])
             .args(["--cluster-listen", &format!("127.0.0.1:{}", self.cluster_port)])
             .env("MATINS_TEST_WALL_CLOCK", self.wall_clock())
+            .envs(self.level.iter().map(|level| ("MATINS_TEST_LEVEL", level)))
             // It must not outlive the test, however that ends.
             .arg("--tied")
             .stdin(Stdio::piped())

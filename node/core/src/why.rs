@@ -156,7 +156,7 @@ impl<'a> View<'a> {
 }
 
 /// The address of a live task of any run, as far as the state knows it.
-fn address_in(state: &State, id: TaskId) -> String {
+pub fn address(state: &State, id: TaskId) -> String {
     let name = state.spec_of(id).map_or_else(|| format!("#{}", id.task), |spec| spec.name.to_string());
     let item = id.item.map_or_else(String::new, |item| format!(".{item}"));
     format!("{}/{name}{item}", id.run)

@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub executor: Option<ExecutorSettings>,
     /// Times of consensus.
     pub times: RaftTimes,
+    /// The newest feature level that it supports: [`matins_core::LEVEL`] outside tests.
+    pub level_max: u16,
 }
 
 /// What a node's executor is told.

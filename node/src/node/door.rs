@@ -18,6 +18,7 @@ use matins_proto::v1::cluster_client::ClusterClient;
 use tokio::sync::watch;
 use tonic::Request;
 
+use super::alarms::{Seen, alarms};
 use crate::execute::LogFolder;
 use crate::execute::log::{Stream, frames_of};
 use crate::history::{History, error_chain};
@@ -28,7 +29,8 @@ use crate::raft::{
 };
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembershipError, PastRun, TailAsk, Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembershipError, PastRun, SupportedLevel, TailAsk,
+    Unanswered,
 };
 use crate::store::StoreError;
 use crate::system::{boot_time, connect};
@@ -82,6 +84,7 @@ impl ClusterDoor {
                 .is_some_and(|(at, _)| boot_time().since(*at).0 < HEARD_WITHIN.as_millis() as u64),
             lag: status.as_ref().map(|(_, peer)| last.saturating_sub(peer.applied)),
             clock_ahead_millis: status.as_ref().map(|(_, peer)| ahead(peer)),
+            level_max: status.as_ref().map(|(_, peer)| peer.level_max),
             version: if id == self.consensus.node() {
                 env!("CARGO_PKG_VERSION").into()
             } else {
@@ -146,14 +149,24 @@ impl Cluster for ClusterDoor {
         let members = self.consensus.members();
         let voters = members.voters();
         let (term, last) = self.consensus.progress();
+        let own = self.consensus.node().to_string();
+        let views: Vec<_> =
+            members.nodes.iter().map(|(id, member)| self.view_of(*id, member, &voters)).collect();
+        let alarms = alarms(&Seen {
+            members: &views,
+            own: &own,
+            disk_is_full: self.consensus.disk_is_full(),
+            time_waiting: self.clock.awaits_person(),
+            now: self.consensus.state().now,
+        });
         ClusterView {
             node: self.consensus.node(),
             version: env!("CARGO_PKG_VERSION").into(),
             leader: self.consensus.leader().borrow().leader.as_ref().map(|(node, _)| *node),
             term,
             committed: last.min(self.consensus.state().index.0),
-            members: members.nodes.iter().map(|(id, member)| self.view_of(*id, member, &voters)).collect(),
-            alarms: Vec::new(),
+            members: views,
+            alarms,
             time_waiting: self.clock.awaits_person(),
         }
     }
@@ -200,6 +213,11 @@ impl Cluster for ClusterDoor {
                 | AddNodeError::Failed { .. }),
             ) => Err(MembershipError::NotAdmitted(error_chain(&error))),
         }
+    }
+
+    async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {
+        let supported = self.consensus.supported_level(level).await;
+        supported.map_err(|error| MembershipError::LevelNotSupported(error.to_string()))
     }
 }
 

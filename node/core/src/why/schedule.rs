@@ -67,7 +67,7 @@ pub fn of_workflow(name: &WorkflowName, state: &State) -> Option<Why> {
         let why = run::of_run(&newest, state);
         let text = format!("its newest run is {}, which is {}: {}", why.subject, why.state, why.reason.text);
         let reason = Reason { text, ..why.reason };
-        return Some(Why { subject, state: "active", since: why.since, reason, ..why });
+        return Some(Why { subject, state: "active", since: None, reason, ..why });
     }
     let first = ScheduleId { workflow: name.clone(), schedule: ScheduleName::least() };
     let schedules: Vec<_> =

@@ -5,11 +5,11 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
 use super::reason::{asked_of, executor_name, needs_of, past_run};
-use super::{Help, Reason, View, Why, address_in, nothing, reason, run, several};
+use super::{Help, Reason, View, Why, address, nothing, reason, run, several};
 use crate::State;
 use crate::history::RetiredRun;
 use crate::id::{PoolName, RunId, TaskId};
-use crate::state::{AttemptRow, AttemptState, LimitId, TaskRow, TaskState, WhyFailed, WhySkipped};
+use crate::state::{AttemptRow, AttemptState, LimitId, RunState, TaskRow, TaskState, WhyFailed, WhySkipped};
 use crate::time::Timestamp;
 
 /// Why a task of this run is in its state; the state is that of now, for what the run waits for around it.
@@ -22,7 +22,9 @@ pub(super) fn explain(view: &View<'_>, id: TaskId) -> Why {
         // A run at its gate has no tasks yet, and one that failed before it began never had any.
         let why = run::explain(view);
         let state = if view.run.run.is_active() { "waiting" } else { "upstream_failed" };
-        let text = format!("its run has no tasks: {}", why.reason.text);
+        let is_queued = view.run.run.state == RunState::Queued;
+        let what = if is_queued { "its run has not begun" } else { "its run has no tasks" };
+        let text = format!("{what}: {}", why.reason.text);
         return Why { subject: view.address(id), state, reason: Reason { text, ..why.reason }, ..why };
     };
     let (reason, help) = parts(view, id, row);
@@ -141,7 +143,7 @@ fn queued(view: &View<'_>, id: TaskId) -> (Reason, Help) {
     let (short, behind) = (plain(view, id), behind(view, id));
     match limit {
         LimitId::FanOut(of) => {
-            let command = format!("matins run get {}", address_in(view.state, *of));
+            let command = format!("matins run get {}", address(view.state, *of));
             (with(&short, &behind), Help::new("it starts when an item before it has ended", command))
         }
         LimitId::Pool(pool) => pool_full(view.state, (id, pool, limit), with(&short, &behind)),
@@ -191,7 +193,7 @@ fn holders(state: &State, limit: &LimitId) -> Vec<String> {
     let holds =
         |task: &TaskId| state.class_of(*task).is_some_and(|class| class.iter().any(|(of, _)| of == limit));
     let tasks = state.live.iter().map(|(_, (task, _))| *task).filter(holds);
-    tasks.map(|task| address_in(state, task)).collect()
+    tasks.map(|task| address(state, task)).collect()
 }
 
 fn slots(state: &State, short: &Reason) -> Help {

@@ -11,13 +11,13 @@ use matins_proto::v1::{
     AcceptTimeRequest, AcceptTimeResponse, AddNodeRequest, AddNodeResponse, Alarm, Budget,
     ClusterStatusRequest, ClusterStatusResponse, Committed, DrainExecutorRequest, DrainExecutorResponse,
     InitClusterRequest, InitClusterResponse, ListExecutorsRequest, ListExecutorsResponse, NodeStatus,
-    UndrainExecutorRequest, UndrainExecutorResponse, node_status,
+    RaiseLevelRequest, RaiseLevelResponse, UndrainExecutorRequest, UndrainExecutorResponse, node_status,
 };
 use tokio::sync::Mutex;
 use tonic::{Request, Response};
 
 use crate::serve::api::{Api, core_time, find_executor, wire_time};
-use crate::serve::cluster::{ClusterView, MemberView, MembershipError};
+use crate::serve::cluster::{ClusterView, MemberView, MembershipError, SupportedLevel};
 use crate::serve::error::{Answer, ApiError};
 use crate::serve::view::executor::executor;
 
@@ -132,6 +132,17 @@ impl Cluster for ClusterService {
         let (_, committed) = self.api.command(&ask, Command::Undrain(id)).await?;
         Ok(Response::new(UndrainExecutorResponse { committed: Some(committed) }))
     }
+
+    async fn raise_level(&self, request: Request<RaiseLevelRequest>) -> Answer<RaiseLevelResponse> {
+        let request = request.into_inner();
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let level = u16::try_from(request.level)
+            .map_err(|_| ApiError::bad_field("level", "there is no such level"))?;
+        let supported = self.api.cluster.supported_level((level > 0).then_some(level)).await;
+        let SupportedLevel { level, members } = supported.map_err(ApiError::from)?;
+        let (_, committed) = self.api.command(&ask, Command::RaiseLevel { level, members }).await?;
+        Ok(Response::new(RaiseLevelResponse { committed: Some(committed), level: level.into() }))
+    }
 }
 
 fn cluster_id(id: u64) -> String {
@@ -160,6 +171,7 @@ fn status(api: &Api, view: &ClusterView, state: &State) -> ClusterStatusResponse
         live_runs: state.runs.iter().filter(|(_, row)| row.is_active()).count() as u32,
         retired_runs: state.retired_runs.iter().map(|(_, count)| count).sum(),
         leaderships: cluster.counters.leaderships,
+        leading_since: cluster.leader.as_ref().filter(|_| ready).map(|leader| wire_time(leader.since)),
     }
 }
 
@@ -176,6 +188,7 @@ fn node_status(member: &MemberView, view: &ClusterView) -> NodeStatus {
         lag: member.lag,
         clock_offset: member.clock_ahead_millis.map(matins_proto::Duration::from_millis),
         version: member.version.clone(),
+        level_max: member.level_max.map(u32::from),
     }
 }
 
@@ -191,7 +204,7 @@ fn alarms(view: &ClusterView, state: &State) -> Vec<Alarm> {
         let why = row.quarantine.as_ref()?;
         Some(Alarm {
             code: "schedule_quarantined".to_owned(),
-            text: format!("schedule `{id}` makes no ticks until it is changed: {why}"),
+            text: format!("schedule `{id}` makes no ticks until it is changed and applied: {why}"),
             subject: id.to_string(),
             since: Some(wire_time(row.mark)),
         })
@@ -200,7 +213,12 @@ fn alarms(view: &ClusterView, state: &State) -> Vec<Alarm> {
     let limit = state.cluster.settings.state_bytes_max;
     let budget = (used > limit / 100 * 80).then(|| Alarm {
         code: "budget".to_owned(),
-        text: format!("the state holds {used} of {limit} bytes: no new runs are made until it shrinks"),
+        text: format!(
+            "the state holds {} of {} MiB, and above 80 % no new runs are made: wait for runs to finish, or look at those \
+             that do not: `matins run list --state running,queued`",
+            used >> 20,
+            limit >> 20
+        ),
         subject: "state".to_owned(),
         since: Some(wire_time(state.now)),
     });
@@ -217,9 +235,9 @@ fn unkillable(state: &State) -> impl Iterator<Item = Alarm> {
         Some(Alarm {
             code: "unkillable".to_owned(),
             text: format!(
-                "a task of {} on executor `{executor}` is still there after KILL: \
-                 look at that machine, or give it up with `matins attempt abandon`",
-                task.run
+                "its processes on executor `{executor}` are still there after KILL: \
+                 look at that machine, or give it up: `matins attempt abandon {}`",
+                matins_core::why::address(state, task)
             ),
             subject: task.run.to_string(),
             since: state.tasks.get(&task).map(|row| wire_time(row.since)),
@@ -233,7 +251,7 @@ fn past_failed(state: &State) -> impl Iterator<Item = Alarm> {
         let TaskState::WaitingForPast { failed: Some(failed), .. } = row.state else { return None };
         Some(Alarm {
             code: "past_failed".to_owned(),
-            text: format!("{} waits for a repair: past failed: {failed}, retry it", task.run),
+            text: format!("{} waits for a repair of {failed}: `matins retry {failed}`", task.run),
             subject: task.run.to_string(),
             since: Some(wire_time(row.since)),
         })

@@ -153,3 +153,20 @@ fn completion(args: &CompletionArgs, context: &Context) -> Outcome {
     context.print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `why` tells a person to type can be typed.
+    #[test]
+    fn every_command_that_why_offers_is_one() {
+        let script = include_str!("../../node/core/tests/scripts/why");
+        let commands: Vec<&str> = script.lines().filter_map(|line| line.strip_prefix("  > ")).collect();
+        assert!(commands.len() > 20, "{commands:?}");
+        for command in commands {
+            let read = Cli::try_parse_from(command.split_whitespace());
+            assert!(read.is_ok(), "{command}: {}", read.unwrap_err());
+        }
+    }
+}

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use matins_proto::v1::{DrainExecutorRequest, Executor, ListExecutorsRequest, UndrainExecutorRequest};
 
 use crate::context::{Context, Outcome, Repeat};
-use crate::exit::Exit;
 use crate::output::{Cell, Column, Look, Row};
+use crate::pages::{LIST_MAX, Page, Watching, show};
 
 /// What can be done with executors.
 #[derive(Subcommand, Debug)]
@@ -20,7 +20,10 @@ pub(crate) enum ExecutorVerb {
 #[command(after_help = "\
 Example:
   matins executor list")]
-pub(crate) struct ExecutorListArgs {}
+pub(crate) struct ExecutorListArgs {
+    #[command(flatten)]
+    watching: Watching,
+}
 
 /// Give an executor nothing new; what it runs goes on
 #[derive(Args, Debug)]
@@ -84,10 +87,13 @@ impl ExecutorVerb {
     /// Does it.
     pub(crate) async fn perform(self, context: &Context) -> Outcome {
         match self {
-            Self::List(ExecutorListArgs {}) => {
-                let answer = context.client()?.call(ListExecutorsRequest { stale: false }).await?;
-                context.list(&answer.executors)?;
-                Ok(Exit::Done)
+            Self::List(ExecutorListArgs { watching }) => {
+                let client = context.client()?;
+                show(context, (LIST_MAX, watching), async |_, _| {
+                    let answer = client.call(ListExecutorsRequest { stale: false }).await?;
+                    Ok(Page { rows: answer.executors, next: String::new(), read_at: answer.read_at })
+                })
+                .await
             }
             Self::Drain(DrainArgs { executor, repeat }) => {
                 let name = executor.clone();

@@ -8,7 +8,7 @@ use matins_proto::v1::{WhyRequest, WhyResponse};
 use crate::context::{Context, Outcome};
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Look, moment, plain_span};
+use crate::output::{Look, fold, moment, plain_span};
 use crate::refs::TaskRef;
 
 /// Say what something waits for, since when, and what would unblock it
@@ -55,7 +55,8 @@ pub(crate) fn text(why: &WhyResponse, look: &Look) -> String {
     let reason = why.reason.clone().unwrap_or_default();
     let until = reason.until.map(|until| format!(" {}", at(until, look))).unwrap_or_default();
     let remedy = if why.remedy.is_empty() { String::new() } else { format!("; {}", why.remedy) };
-    let mut text = format!("{} {}: {}{until}{remedy}.\n", why.subject, standing(why, look), reason.text);
+    let sentence = format!("{} {}: {}{until}{remedy}.", why.subject, standing(why, look), reason.text);
+    let mut text = fold(&sentence, look.columns, 0) + "\n";
     for command in &why.commands {
         text.push_str("  ");
         text.push_str(command);

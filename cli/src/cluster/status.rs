@@ -7,7 +7,7 @@ use matins_proto::v1::{ClusterStatusRequest, ClusterStatusResponse, NodeStatus, 
 
 use crate::context::{Context, Outcome};
 use crate::exit::Exit;
-use crate::output::{Cell, Column, Look, Row, fields, plain_span, table};
+use crate::output::{Cell, Column, Look, Row, fields, fold, plain_span, table};
 
 /// Show how the cluster is, as the node that answers sees it
 ///
@@ -89,7 +89,8 @@ fn status_text(status: &ClusterStatusResponse, look: &Look) -> String {
         text.push('\n');
         for alarm in &status.alarms {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "! {} {}: {}", alarm.code, alarm.subject, alarm.text);
+            let line = format!("! {} {}: {}", alarm.code, alarm.subject, alarm.text);
+            let _ = writeln!(text, "{}", fold(&line, look.columns, 2));
         }
     }
     text
@@ -121,7 +122,7 @@ fn in_words(status: &ClusterStatusResponse, look: &Look) -> String {
         1 => "1 thing needs a person: see below.".to_owned(),
         several => format!("{several} things need a person: see below."),
     });
-    lines.join("\n") + "\n"
+    lines.iter().map(|line| fold(line, look.columns, 2) + "\n").collect()
 }
 
 fn leads(status: &ClusterStatusResponse, look: &Look) -> String {

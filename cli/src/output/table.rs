@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, Color, ContentArrangement, Table, presets};
 use matins_proto::Timestamp;
 use serde::Serialize;
 
+use super::fit::{cut_lines, fold};
 use super::{Look, moment, state};
 
 /// Something that lists show, one a line.
@@ -98,7 +99,8 @@ pub(crate) fn table<R: Row>(rows: &[R], look: &Look) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }
-    format!("{}\n", table.trim_fmt())
+    // Who asks for every column wants to see all of each.
+    cut_lines(&format!("{}\n", table.trim_fmt()), look.columns.filter(|_| !look.wide))
 }
 
 /// What one thing consists of, one field a line; fields without a value are left out.
@@ -112,7 +114,7 @@ pub(crate) fn fields(fields: &[(&str, Cell)], look: &Look) -> String {
             Cell::Time(Some(time)) if look.now.is_some() => format!("{} ({time})", moment(*time, look)),
             Cell::Text(_) | Cell::Time(_) | Cell::Number(_) => cell.shown(look),
         };
-        format!("{title:width$}   {value}\n")
+        fold(&format!("{title:width$}   {value}"), look.columns, width + 3) + "\n"
     };
     shown().map(line).collect()
 }

@@ -13,9 +13,8 @@ use matins_proto::v1::{
 };
 
 use crate::context::{Context, Outcome, Repeat};
-use crate::exit::Exit;
 use crate::output::{Cell, Column, Look, Row};
-use crate::pages::{LIST_MAX, Page, gather};
+use crate::pages::{LIST_MAX, Page, Watching, show};
 
 /// What can be done with schedules.
 #[derive(Subcommand, Debug)]
@@ -39,6 +38,9 @@ pub(crate) struct ListArgs {
     /// The most that are shown
     #[arg(long, value_name = "N", default_value_t = LIST_MAX, hide_default_value = true)]
     limit: usize,
+
+    #[command(flatten)]
+    watching: Watching,
 }
 
 /// Hold one schedule
@@ -151,15 +153,13 @@ impl Row for Schedule {
 async fn list(args: ListArgs, context: &Context) -> Outcome {
     let client = context.client()?;
     let workflow = args.workflow.map(|name| context.workflow(&name)).unwrap_or_default();
-    let rows = gather(context, args.limit, async |page_size, page_token| {
+    show(context, (args.limit, args.watching), async |page_size, page_token| {
         let (namespace, workflow) = (context.namespace(), workflow.clone());
         let ask = ListSchedulesRequest { stale: false, namespace, workflow, page_size, page_token };
         let answer = client.call(ask).await?;
         Ok(Page { rows: answer.schedules, next: answer.next_page_token, read_at: answer.read_at })
     })
-    .await?;
-    context.list(&rows)?;
-    Ok(Exit::Done)
+    .await
 }
 
 /// What a schedule is called in a sentence.

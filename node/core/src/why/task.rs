@@ -161,7 +161,7 @@ fn pool_full(
     if asked > slots {
         let help = Help::new(
             "it never fits until the pool has more slots",
-            format!("matins pool set {pool} --slots {asked}"),
+            format!("matins pool set {pool} {asked}"),
         );
         return (short, help);
     }
@@ -169,7 +169,7 @@ fn pool_full(
     let held = if holders.is_empty() { String::new() } else { format!(", held by {}", several(&holders)) };
     let help = Help::words("it starts when enough of them have ended, or with more slots");
     let help = holders.first().map(|first| format!("matins why {first}")).into_iter().fold(help, Help::and);
-    (with(&short, &held), help.and(format!("matins pool set {pool} --slots {}", slots + 1)))
+    (with(&short, &held), help.and(format!("matins pool set {pool} {}", slots + 1)))
 }
 
 fn with(reason: &Reason, more: &str) -> Reason {

@@ -92,14 +92,7 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
                 )?;
             }
         }
-        "skips" => {
-            for ((id, to), row) in state.skips.iter() {
-                let (from, to, at) = (secs(row.from), secs(*to), secs(row.at));
-                let leader = state.leader_at(row.index).map_or("-".into(), |node| node.to_string());
-                let (count, reason) = (row.count, row.reason.as_str());
-                writeln!(text, "{id} {from} to {to}: {count} {reason}, decided at {at} by {leader}")?;
-            }
-        }
+        "skips" => show_skips(state, &mut text)?,
         "executors" => {
             for (id, row) in state.executors.iter() {
                 let switches = format!("cordoned {} drained {}", row.is_cordoned(), row.is_drained);
@@ -147,6 +140,16 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
         run => show_run(state, run.parse()?, &mut text)?,
     }
     Ok(text)
+}
+
+fn show_skips(state: &State, text: &mut String) -> Result<(), Fault> {
+    for ((id, to), row) in state.skips.iter() {
+        let (from, to, at) = (secs(row.from), secs(*to), secs(row.at));
+        let leader = state.leader_at(row.index).map_or("-".into(), |node| node.to_string());
+        let (count, reason) = (row.count, row.reason.as_str());
+        writeln!(text, "{id} {from} to {to}: {count} {reason}, decided at {at} by {leader}")?;
+    }
+    Ok(())
 }
 
 fn show_run(state: &State, run: RunId, text: &mut String) -> Result<(), Fault> {

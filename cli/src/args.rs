@@ -19,6 +19,7 @@ use crate::pool::PoolVerb;
 use crate::run::{CancelArgs, LogsArgs, RetryArgs, RunVerb, StartArgs, SubmitArgs, WaitArgs, WatchArgs};
 use crate::schedule::ScheduleVerb;
 use crate::server::ServerArgs;
+use crate::top::TopArgs;
 use crate::why::WhyArgs;
 use crate::workflow::{ApplyArgs, CheckArgs, WorkflowVerb};
 
@@ -56,6 +57,7 @@ pub(crate) enum Verb {
     Wait(WaitArgs),
     Logs(LogsArgs),
     Why(WhyArgs),
+    Top(TopArgs),
     Retry(RetryArgs),
     Cancel(CancelArgs),
     /// Runs: start, list, get, events, why, watch, logs, retry, cancel
@@ -128,6 +130,7 @@ impl Verb {
             Self::Why(args) => RunVerb::Why(args).perform(context).await,
             Self::Retry(args) => RunVerb::Retry(args).perform(context).await,
             Self::Cancel(args) => RunVerb::Cancel(args).perform(context).await,
+            Self::Top(TopArgs {}) => crate::top::top(context).await,
             Self::Run(verb) => verb.perform(context).await,
             Self::Workflow(verb) => verb.perform(context).await,
             Self::Schedule(verb) => verb.perform(context).await,

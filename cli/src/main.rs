@@ -22,6 +22,7 @@ mod refs;
 mod run;
 mod schedule;
 mod server;
+mod top;
 mod why;
 mod workflow;
 
@@ -65,6 +66,7 @@ fn perform(verb: Verb, context: &Context) -> Outcome {
         | Verb::Wait(_)
         | Verb::Logs(_)
         | Verb::Why(_)
+        | Verb::Top(_)
         | Verb::Retry(_)
         | Verb::Cancel(_)
         | Verb::Run(_)

@@ -1,7 +1,7 @@
 //! Verbs about the cluster: how it is made and grows, how it is, and what time it has.
 
 mod level;
-mod status;
+pub(crate) mod status;
 
 use clap::{Args, Subcommand};
 use matins_proto::v1::{AcceptTimeRequest, AddNodeRequest, InitClusterRequest};

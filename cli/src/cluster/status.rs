@@ -125,7 +125,8 @@ fn in_words(status: &ClusterStatusResponse, look: &Look) -> String {
     lines.iter().map(|line| fold(line, look.columns, 2) + "\n").collect()
 }
 
-fn leads(status: &ClusterStatusResponse, look: &Look) -> String {
+/// Who leads, and for how long.
+pub(crate) fn leads(status: &ClusterStatusResponse, look: &Look) -> String {
     let Some(leader) = &status.leader else {
         return format!("{} knows of no leader: nothing is decided until there is one.", status.node);
     };
@@ -145,7 +146,7 @@ fn leads(status: &ClusterStatusResponse, look: &Look) -> String {
 }
 
 /// What would happen if one more node died.
-fn one_more(status: &ClusterStatusResponse) -> String {
+pub(crate) fn one_more(status: &ClusterStatusResponse) -> String {
     let voters: Vec<&NodeStatus> = status.nodes.iter().filter(|node| node.role() == Role::Voter).collect();
     let all = voters.len();
     let answer = voters.iter().filter(|node| node.reachable).count();

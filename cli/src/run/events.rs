@@ -27,12 +27,12 @@ impl Row for RunEvent {
     const PLURAL: &'static str = "events";
     const COLUMNS: &'static [Column] = &[
         Column::new("INDEX"),
-        Column::new("AT"),
+        Column::spare("AT"),
         Column::new("TASK"),
-        Column::new("ATTEMPT"),
+        Column::spare("ATTEMPT"),
         Column::new("FROM"),
         Column::new("TO"),
-        Column::new("EXECUTOR"),
+        Column::spare("EXECUTOR"),
         Column::wide("LEADER"),
         Column::new("REASON"),
     ];

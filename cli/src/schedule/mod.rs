@@ -97,8 +97,8 @@ impl Row for Schedule {
     const COLUMNS: &'static [Column] = &[
         Column::new("WORKFLOW"),
         Column::new("SCHEDULE"),
-        Column::new("CRON"),
-        Column::new("TIME ZONE"),
+        Column::spare("CRON"),
+        Column::spare("TIME ZONE"),
         Column::wide("GAP"),
         Column::wide("FOLD"),
         Column::new("STATE"),

@@ -13,5 +13,6 @@ mod levels;
 mod logs;
 mod one_node;
 mod power_off;
+mod seeing;
 mod snapshot;
 mod three_nodes;

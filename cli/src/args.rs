@@ -4,17 +4,18 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{Parser, Subcommand};
 
 use crate::attempt::AttemptVerb;
 use crate::backfill::BackfillVerb;
 use crate::cluster::ClusterVerb;
+use crate::complete::{self, Shell};
 use crate::context::{Context, Global, Outcome};
 use crate::demo::DemoArgs;
 use crate::dev::DevArgs;
 use crate::executor::ExecutorVerb;
 use crate::exit::Exit;
+use crate::fault::Fault;
 use crate::pool::PoolVerb;
 use crate::run::{CancelArgs, LogsArgs, RetryArgs, RunVerb, StartArgs, SubmitArgs, WaitArgs, WatchArgs};
 use crate::schedule::ScheduleVerb;
@@ -96,7 +97,9 @@ pub(crate) enum Verb {
     TaskExec(Passed),
 }
 
-/// Print a script that completes verbs and flags in your shell
+/// Print a script that completes verbs, flags and names in your shell
+///
+/// Runs, tasks and workflows are those of the cluster that `MATINS_ENDPOINT` names.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -151,9 +154,8 @@ impl Verb {
 }
 
 fn completion(args: &CompletionArgs, context: &Context) -> Outcome {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "matins", &mut script);
-    context.print(&String::from_utf8_lossy(&script))?;
+    let script = complete::script(args.shell);
+    context.print(&script.map_err(|error| Fault::machine("cannot write the script", error))?)?;
     Ok(Exit::Done)
 }
 

@@ -7,6 +7,7 @@ mod args;
 mod attempt;
 mod backfill;
 mod cluster;
+mod complete;
 mod context;
 mod demo;
 mod dev;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Some("supervisor") => return matins_node::execute::supervisor::main(arguments),
         Some(_) | None => {}
     }
+    complete::answer();
     let Cli { global, verb } = Cli::parse();
     match perform(verb, &Context::new(global)) {
         Ok(exit) => exit.into(),

@@ -156,3 +156,42 @@ fn every_screen_fits_80_columns() {
         }
     }
 }
+
+#[test]
+fn a_shell_loads_its_script_and_is_told_names() {
+    let cluster = Cluster::start(1);
+    cluster.apply(BUSY);
+    let run = cluster.begin(&["picky"]);
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_matins"));
+    let folder = binary.parent().unwrap().display();
+    // What bash does when the tabulator is pressed behind `words`.
+    let offered = |words: &str| {
+        let last = words.split(' ').count() - 1;
+        let script = format!(
+            "export PATH={folder}:$PATH; source <(matins completion bash) || exit 1; \
+             COMP_WORDS=({words}); COMP_CWORD={last}; COMP_TYPE=9; \
+             _clap_complete_matins matins \"${{COMP_WORDS[$COMP_CWORD]}}\" 2>/dev/null; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let mut bash = Command::new("bash");
+        let said = bash.args(["--norc", "-c", &script]).env("MATINS_ENDPOINT", cluster.endpoints()).output();
+        let said = said.expect("bash is there");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    assert!(offered("matins schedule dec").contains("decisions"));
+    assert!(offered("matins why run-").contains(&run));
+    assert!(offered(&format!("matins logs {run}/")).contains(&format!("{run}/task")));
+    assert!(offered("matins start pic").contains("picky"));
+    // Where the other shells are installed, their scripts load too.
+    for (shell, load) in [
+        ("zsh", "autoload -U compinit; compinit -D; source <(matins completion zsh)"),
+        ("fish", "matins completion fish | source"),
+    ] {
+        let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+        match Command::new(shell).args(["-c", load]).env("PATH", path).output() {
+            Ok(said) => assert!(said.status.success(), "{shell}: {}", String::from_utf8_lossy(&said.stderr)),
+            Err(_) => println!("{shell} is not installed"),
+        }
+    }
+}

@@ -57,7 +57,7 @@ fn with_names(command: Command) -> Command {
             "run" | "runs" | "task" | "like" => arg.add(ArgValueCompleter::new(runs_and_tasks)),
             "workflow" => arg.add(ArgValueCompleter::new(workflows)),
             "what" => arg.add(ArgValueCompleter::new(|current: &OsStr| {
-                [runs_and_tasks(current), workflows(current)].concat()
+                runs_and_tasks(current).into_iter().chain(workflows(current)).collect::<Vec<_>>()
             })),
             _ => arg,
         })

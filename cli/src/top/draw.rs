@@ -21,7 +21,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let rows = model.seen.executors.len().max(model.seen.pools.len()) as u16 + 1;
     let why = if model.why.is_some() { WHY_LINES } else { 0 };
     let [head, limits, _, runs, below, keys] = Layout::vertical([
-        Constraint::Length(3),
+        Constraint::Length(4),
         Constraint::Length(rows.min(LIMITS_MAX)),
         Constraint::Length(1),
         Constraint::Min(3),
@@ -57,7 +57,6 @@ fn head_lines(model: &Model) -> Vec<Line<'static>> {
         .fold((0, 0), |(used, slots), executor| (used + executor.used, slots + executor.slots));
     let alarms = status.alarms.len();
     let queue: u32 = model.seen.pools.iter().map(|pool| pool.waiting).sum();
-    let first = format!("{} {}", leads(status, &look(model)), one_more(status));
     let second = format!(
         "Runs: {} running, {} queued, {} stopping.  Slots: {used} of {slots}.  Waiting for pools: {queue}.",
         count(run::State::Running),
@@ -73,7 +72,12 @@ fn head_lines(model: &Model) -> Vec<Line<'static>> {
         (None, None) => String::new(),
     };
     let alarm = Style::new().fg(Color::Red);
-    vec![Line::from(first), Line::from(second), Line::from(Span::styled(third, alarm))]
+    vec![
+        Line::from(leads(status, &look(model))),
+        Line::from(one_more(status)),
+        Line::from(second),
+        Line::from(Span::styled(third, alarm)),
+    ]
 }
 
 fn titles(words: &[&'static str]) -> Row<'static> {

@@ -85,7 +85,26 @@ fn picture(model: &Model, (width, height): (u16, u16)) -> String {
 
 #[test]
 fn it_shows_the_cluster_at_a_glance() {
-    assert_eq!(picture(&night(), (80, 14)), "");
+    assert_eq!(
+        picture(&night(), (80, 15)),
+        "\
+node-1 has led for 3m20s.
+2 of 3 voters answer: one more lost and nothing is decided.
+Runs: 2 running, 1 queued, 0 stopping.  Slots: 11 of 24.  Waiting for pools: 7.
+! node_unreachable node-3: it does not answer
+EXECUTOR     STATE     SLOTS             POOL           SLOTS            WAITING
+a            ready     ▮▮▮▯▯▯▯▯ 3/8      source-db      ▮▮▮▮▮▮▮▮ 2/2     7
+b            ready     ▮▮▮▮▮▮▮▮ 8/8
+c            cordoned  ▯▯▯▯▯▯▯▯ 0/8
+
+RUN       WORKFLOW          STATE    TASKS     FOR     REASON
+run-42    default/nightly   running  2/5       2m38s   2 running, 1 queued
+run-43    default/hourly    running  2/5       2m37s   2 running, 1 queued
+run-44    default/nightly   queued   2/5       2m36s   waits for a place among t
+
+q quit  ↑↓ move  Enter why  s sort (age)  r reverse
+"
+    );
 }
 
 #[test]

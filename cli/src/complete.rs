@@ -114,13 +114,10 @@ fn ask(question: impl AsyncFnOnce(Client) -> Option<Names>) -> Names {
     let endpoint = std::env::var("MATINS_ENDPOINT").unwrap_or_else(|_| "127.0.0.1:7070".into());
     let limits = Limits { total_max: PATIENCE, ..Limits::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let Ok((runtime, client)) = runtime
-        .map_err(drop)
-        .and_then(|runtime| Ok((runtime, Client::new(&endpoint, limits).map_err(drop)?)))
-    else {
-        return Names::new();
-    };
-    runtime.block_on(question(client)).unwrap_or_default()
+    let Ok(runtime) = runtime else { return Names::new() };
+    // A client is made where it can spawn its connections.
+    let names = runtime.block_on(async { question(Client::new(&endpoint, limits).ok()?).await });
+    names.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -134,7 +134,6 @@ pub async fn serve(door: Door) -> Result<(), ServeError> {
         // A client that is gone without a word must not hold a stream for ever.
         .http2_keepalive_interval(Some(limits.keepalive))
         .http2_keepalive_timeout(Some(limits.keepalive))
-        .tcp_nodelay(true)
         .max_concurrent_streams(limits.streams_per_connection_max)
         .layer(layers)
         .add_service(health_service)

@@ -253,7 +253,7 @@ fn no_slot(wanted: &BTreeMap<String, String>, state: &State) -> Reason {
         able.iter().map(|(id, row)| format!("{} is {}", executor_name(row, **id), standing(row))).collect();
     let code = match () {
         () if able.iter().all(|(_, row)| row.is_cordoned()) => "silent",
-        () if able.iter().all(|(_, row)| row.is_cordoned() || row.is_drained) => "drained",
+        () if able.iter().all(|(_, row)| row.is_cordoned() || row.is_drained || row.is_leaving) => "drained",
         () => "slots",
     };
     let text = format!("no executor{with}{labels} has a free slot: {}", several(&standing));
@@ -265,6 +265,7 @@ fn standing(row: &ExecutorRow) -> String {
     match (row.is_cordoned(), row.is_drained) {
         (true, _) => "silent".to_owned(),
         (false, true) => "drained".to_owned(),
+        (false, false) if row.is_leaving => "leaving".to_owned(),
         (false, false) if row.used >= row.slots => format!("full ({} of {})", row.used, row.slots),
         (false, false) => "free".to_owned(),
     }

@@ -102,7 +102,8 @@ impl Cluster {
         let name = format!("n{}", self.made);
         let ports = free_ports(2);
         let data_dir = self.folder.path().join(&name);
-        let mut node = Node { name, port: ports[0], cluster_port: ports[1], data_dir, child: None };
+        let level = None;
+        let mut node = Node { name, port: ports[0], cluster_port: ports[1], data_dir, level, child: None };
         node.up();
         self.nodes.push(node);
         let at = self.nodes.len() - 1;

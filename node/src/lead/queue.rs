@@ -245,7 +245,9 @@ mod tests {
         let keys: BTreeSet<_> = (0..100).map(|n| Key::Fire(schedule_id(&format!("s{n:02}")))).collect();
         for round in 0..3 {
             let mut due = keys.clone();
-            due.iter().for_each(|key| queue.look(key.clone()));
+            for key in &due {
+                queue.look(key.clone());
+            }
             let mut under_way = VecDeque::new();
             loop {
                 while let Some(key) = queue.take(NOW) {

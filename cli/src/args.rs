@@ -71,13 +71,13 @@ pub(crate) enum Verb {
     /// Pools: slots that tasks of any workflow share
     #[command(subcommand)]
     Pool(PoolVerb),
-    /// Executors: list, drain, undrain
+    /// Executors: list, drain, undrain, remove; run one without a node
     #[command(subcommand)]
     Executor(ExecutorVerb),
     /// Attempts that nobody can end
     #[command(subcommand)]
     Attempt(AttemptVerb),
-    /// The cluster: init, add, status, time
+    /// The cluster: init, add, remove, replace, transfer-leader, wait, status, time
     #[command(subcommand)]
     Cluster(ClusterVerb),
     Dev(DevArgs),

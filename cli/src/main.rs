@@ -31,6 +31,7 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Verb};
 use crate::context::{Context, Outcome};
+use crate::executor::ExecutorVerb;
 use crate::fault::Fault;
 
 fn main() -> ExitCode {
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
 /// A server gets a thread for each core; a client waits more than it works.
 fn perform(verb: Verb, context: &Context) -> Outcome {
     let mut builder = match &verb {
-        Verb::Server(_) => tokio::runtime::Builder::new_multi_thread(),
+        Verb::Server(_) | Verb::Executor(ExecutorVerb::Run(_)) => tokio::runtime::Builder::new_multi_thread(),
         Verb::Check(_)
         | Verb::Apply(_)
         | Verb::Start(_)

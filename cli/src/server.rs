@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _};
+use matins_node::disk::DiskLimits;
 use matins_node::execute::TaskEnvironment;
 use matins_node::raft::RaftTimes;
 use matins_node::{ExecutorSettings, Node, NodeConfig};
@@ -119,6 +120,14 @@ pub(crate) struct Layer {
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX", hide_env_values = true)]
     election_max: Option<Span>,
 
+    /// How full the disk may be before an alarm, in per cent [default: 85]
+    #[arg(long, value_name = "PERCENT", env = "MATINS_NODE_DISK_WARN", hide_env_values = true)]
+    disk_warn: Option<u16>,
+
+    /// How full the disk may be before no new runs are made, in per cent [default: 95]
+    #[arg(long, value_name = "PERCENT", env = "MATINS_NODE_DISK_FULL", hide_env_values = true)]
+    disk_full: Option<u16>,
+
     /// What is logged, as in `info` or `matins_node=debug,warn` [default: info,openraft=off]
     #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -132,6 +141,12 @@ pub(crate) struct Layer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Labels(BTreeMap<String, String>);
+
+impl From<Labels> for BTreeMap<String, String> {
+    fn from(Labels(labels): Labels) -> Self {
+        labels
+    }
+}
 
 impl FromStr for Labels {
     type Err = String;
@@ -175,8 +190,9 @@ struct Settings {
 }
 
 /// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LogFormat {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -201,6 +217,8 @@ impl Layer {
             heartbeat: self.heartbeat.or(below.heartbeat),
             election_min: self.election_min.or(below.election_min),
             election_max: self.election_max.or(below.election_max),
+            disk_warn: self.disk_warn.or(below.disk_warn),
+            disk_full: self.disk_full.or(below.disk_full),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
         }
@@ -245,6 +263,12 @@ impl Layer {
             election_max: self.election_max.map_or(usual.election_max, |span| span.0),
             ..usual
         };
+        let usual = DiskLimits::default();
+        let permille =
+            |percent: Option<u16>, usual: u16| percent.map_or(usual, |percent| percent.saturating_mul(10));
+        let full_permille = permille(self.disk_full, usual.full_permille);
+        let warn_permille = permille(self.disk_warn, usual.warn_permille.min(full_permille));
+        let disk = DiskLimits { warn_permille, full_permille };
         let node = NodeConfig {
             // What cannot be made absolute is told by the node.
             data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
@@ -256,6 +280,7 @@ impl Layer {
             is_insecure: self.insecure.unwrap_or(false),
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,
+            disk,
             level_max: level_max(),
         };
         faults.extend(node.faults());
@@ -270,11 +295,11 @@ fn level_max() -> u16 {
     pretended.and_then(|level| level.parse().ok()).unwrap_or(matins_node::LEVEL)
 }
 
-fn default_slots() -> u32 {
+pub(crate) fn default_slots() -> u32 {
     std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32 * 2)
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -313,25 +338,25 @@ pub(crate) async fn serve(args: ServerArgs) -> Outcome {
             .hint("`matins server -h` lists all settings"));
     }
     let settings = read_settings(args.config, args.layer)?;
-    start_log(&settings);
+    start_log(settings.log.parse().expect("it was parsed when it was checked"), settings.log_format);
     tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
     let reason = Box::pin(run_node(settings.node, stopped(args.tied))).await?;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)
 }
 
-fn start_log(settings: &Settings) {
-    let filter: EnvFilter = settings.log.parse().expect("it was parsed when it was checked");
+/// Logs to stderr what the filter lets through.
+pub(crate) fn start_log(filter: EnvFilter, format: LogFormat) {
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    match settings.log_format {
+    match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
 }
 
 /// Comes back with the reason when this process is asked to end.
-async fn stopped(tied: bool) -> &'static str {
+pub(crate) async fn stopped(tied: bool) -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");
@@ -357,8 +382,9 @@ async fn run_node(
     config: NodeConfig,
     stop: impl Future<Output = &'static str>,
 ) -> Result<&'static str, Fault> {
-    let node =
-        Node::start(config).await.map_err(|error| Fault::machine("this node does not start", error))?;
+    let node = Box::pin(Node::start(config))
+        .await
+        .map_err(|error| Fault::machine("this node does not start", error))?;
     let reason = stop.await;
     tracing::info!(reason, "stopping");
     node.stop().await;

@@ -120,9 +120,15 @@ call! {
     command Pools.Set SetPoolRequest -> SetPoolResponse;
     command Pools.Delete DeletePoolRequest -> DeletePoolResponse;
     command Cluster.AddNode AddNodeRequest -> AddNodeResponse, patience |_| SLOW;
+    command Cluster.RemoveNode RemoveNodeRequest -> RemoveNodeResponse, patience |_| SLOW;
+    command Cluster.ReplaceNode ReplaceNodeRequest -> ReplaceNodeResponse, patience |_| SLOW;
+    command Cluster.TransferLeader TransferLeaderRequest -> TransferLeaderResponse;
     command Cluster.AcceptTime AcceptTimeRequest -> AcceptTimeResponse;
     command Cluster.Drain DrainExecutorRequest -> DrainExecutorResponse;
     command Cluster.Undrain UndrainExecutorRequest -> UndrainExecutorResponse;
+    command Cluster.RemoveExecutor RemoveExecutorRequest -> RemoveExecutorResponse;
+    command Cluster.ResumeHeld ResumeHeldRequest -> ResumeHeldResponse, patience |_| SLOW;
+    command Cluster.ChangeSettings ChangeSettingsRequest -> ChangeSettingsResponse;
     command Cluster.RaiseLevel RaiseLevelRequest -> RaiseLevelResponse;
 }
 
@@ -141,6 +147,7 @@ call! {
     read Backfills.Get GetBackfillRequest -> GetBackfillResponse;
     read Pools.List ListPoolsRequest -> ListPoolsResponse;
     read Cluster.ListExecutors ListExecutorsRequest -> ListExecutorsResponse;
+    read Cluster.GetSettings GetSettingsRequest -> GetSettingsResponse;
 }
 
 impl Call for InitClusterRequest {
@@ -232,12 +239,19 @@ mod tests {
             ListPoolsRequest,
             InitClusterRequest,
             AddNodeRequest,
+            RemoveNodeRequest,
+            ReplaceNodeRequest,
+            TransferLeaderRequest,
             AcceptTimeRequest,
             DrainExecutorRequest,
             UndrainExecutorRequest,
+            RemoveExecutorRequest,
             RaiseLevelRequest,
             ClusterStatusRequest,
             ListExecutorsRequest,
+            ResumeHeldRequest,
+            GetSettingsRequest,
+            ChangeSettingsRequest,
         ];
         let files = FileDescriptorSet::decode(matins_proto::FILE_DESCRIPTOR_SET).unwrap();
         let is_command = |name: &str| {

@@ -222,6 +222,18 @@ impl Cluster for Served {
     async fn add_node(&self, _: Request<AddNodeRequest>) -> Answer<AddNodeResponse> {
         no()
     }
+    async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Answer<RemoveNodeResponse> {
+        no()
+    }
+    async fn replace_node(&self, _: Request<ReplaceNodeRequest>) -> Answer<ReplaceNodeResponse> {
+        no()
+    }
+    async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answer<TransferLeaderResponse> {
+        no()
+    }
+    async fn remove_executor(&self, _: Request<RemoveExecutorRequest>) -> Answer<RemoveExecutorResponse> {
+        no()
+    }
     async fn accept_time(&self, _: Request<AcceptTimeRequest>) -> Answer<AcceptTimeResponse> {
         no()
     }
@@ -232,6 +244,20 @@ impl Cluster for Served {
         no()
     }
     async fn undrain(&self, _: Request<UndrainExecutorRequest>) -> Answer<UndrainExecutorResponse> {
+        no()
+    }
+    type BackupStream = Boxed<BackupResponse>;
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Answer<Self::BackupStream> {
+        no()
+    }
+    async fn resume_held(&self, _: Request<ResumeHeldRequest>) -> Answer<ResumeHeldResponse> {
+        no()
+    }
+    async fn get_settings(&self, _: Request<GetSettingsRequest>) -> Answer<GetSettingsResponse> {
+        no()
+    }
+    async fn change_settings(&self, _: Request<ChangeSettingsRequest>) -> Answer<ChangeSettingsResponse> {
         no()
     }
     async fn raise_level(&self, _: Request<RaiseLevelRequest>) -> Answer<RaiseLevelResponse> {

@@ -61,6 +61,8 @@ pub struct ExecutorConfig {
     pub slots: u32,
     /// What tasks may ask for.
     pub labels: BTreeMap<String, String>,
+    /// Host and port where its logs are read; empty: those of its node.
+    pub address: String,
     /// The highest feature level of this binary.
     pub level: u32,
     /// What this machine gives its tasks.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::disk::DiskLimits;
 use crate::execute::TaskEnvironment;
 use crate::raft::RaftTimes;
 
@@ -28,6 +29,8 @@ pub struct NodeConfig {
     pub executor: Option<ExecutorSettings>,
     /// Times of consensus.
     pub times: RaftTimes,
+    /// How full its disk may be.
+    pub disk: DiskLimits,
     /// The newest feature level that it supports: [`matins_core::LEVEL`] outside tests.
     pub level_max: u16,
 }
@@ -54,18 +57,7 @@ impl NodeConfig {
             ("cluster", self.cluster_listen, &self.cluster_address, "--cluster-advertise"),
         ];
         for (what, address, told, flag) in ports {
-            if !address.ip().is_loopback() && !self.is_insecure {
-                faults.push(format!(
-                    "the {what} port would listen on {address} for anybody who can reach it, without TLS and tokens; listen on a \
-                     loopback address, or say `--insecure` if the network is private"
-                ));
-            }
-            if address.ip().is_unspecified() && told.is_none() {
-                faults.push(format!(
-                    "the {what} port listens on every address, so others cannot tell where to reach it; give \
-                     `{flag} HOST:PORT`"
-                ));
-            }
+            faults.extend(faults_of_port((what, flag), address, told.as_ref(), self.is_insecure));
         }
         if !self.data_dir.is_absolute() {
             faults.push(format!("the data directory {} is not an absolute path", self.data_dir.display()));
@@ -73,9 +65,36 @@ impl NodeConfig {
         if self.executor.as_ref().is_some_and(|executor| executor.slots == 0) {
             faults.push("an executor needs one slot at least; switch it off instead".into());
         }
+        let DiskLimits { warn_permille, full_permille } = self.disk;
+        if warn_permille > full_permille || full_permille > 1_000 {
+            faults.push("a disk is too full at 100 % at most, and is warned of before that".into());
+        }
         if let Err(error) = self.times.validate() {
             faults.push(error.to_string());
         }
         faults
     }
+}
+
+/// What is wrong with a port: `told` is the address that others are told, given by this flag.
+pub(super) fn faults_of_port(
+    (what, flag): (&str, &str),
+    address: SocketAddr,
+    told: Option<&String>,
+    is_insecure: bool,
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !address.ip().is_loopback() && !is_insecure {
+        faults.push(format!(
+            "the {what} port would listen on {address} for anybody who can reach it, without TLS and tokens; listen on a \
+             loopback address, or say `--insecure` if the network is private"
+        ));
+    }
+    if address.ip().is_unspecified() && told.is_none() {
+        faults.push(format!(
+            "the {what} port listens on every address, so others cannot tell where to reach it; give \
+             `{flag} HOST:PORT`"
+        ));
+    }
+    faults
 }

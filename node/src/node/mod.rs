@@ -5,6 +5,8 @@
 
 mod config;
 mod door;
+mod members;
+mod outside;
 mod ports;
 
 use std::io;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use matins_core::command::{Command, Proposal};
 use matins_core::id::{Digest, Fence, NodeId};
-use matins_core::state::settings::LeaseTerms;
+use matins_core::state::settings::{BlockTerms, LeaseTerms};
 use matins_core::state::{LogPlace, Settings};
 use matins_core::time::Millis;
 use thiserror::Error;
@@ -30,12 +32,17 @@ use crate::lead::time::LeaderTime;
 use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
+use crate::shrink::shrunk;
 use crate::system::{self, Listener};
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
+pub use outside::{ExecutorProcess, ExecutorProcessConfig};
 
 /// How long attaching a pack of logs may take.
 const ATTACH_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a leader that is told to stop tries to hand its lead over.
+const HAND_OVER_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -104,7 +111,7 @@ impl Node {
         };
         let clock = Arc::new(LeaderTime::new());
         let start = StartConfig {
-            storage: StorageConfig::default(),
+            storage: StorageConfig { limits: config.disk, ..StorageConfig::default() },
             data_dir: config.data_dir.clone(),
             member,
             times: config.times.clone(),
@@ -144,8 +151,10 @@ impl Node {
         &self.consensus
     }
 
-    /// Stops the node. Tasks of its executor go on under their supervisor until their lease ends or the node is back.
+    /// Stops the node. If it leads, another node leads first, so that nobody waits for an election. Tasks of its executor go
+    /// on under their supervisor until their lease ends or the node is back.
     pub async fn stop(self) {
+        self.give_up_lead().await;
         self.stopping.cancel();
         if let Some(executor) = self.executor {
             executor.shutdown().await;
@@ -153,6 +162,18 @@ impl Node {
         self.tasks.close();
         self.tasks.wait().await;
         self.consensus.stop().await;
+    }
+
+    async fn give_up_lead(&self) {
+        let leads = self.consensus.leader().borrow().leading.is_some();
+        if !leads || self.consensus.members().voters().len() < 2 {
+            return;
+        }
+        match tokio::time::timeout(HAND_OVER_WITHIN, self.consensus.hand_over(None)).await {
+            Ok(Ok(leader)) => tracing::info!(%leader, "handed the lead over before stopping"),
+            Ok(Err(error)) => tracing::warn!("stops while it leads: {error}"),
+            Err(_) => tracing::warn!("stops while it leads: nobody took the lead over in time"),
+        }
     }
 }
 
@@ -193,7 +214,7 @@ impl Parts {
         ));
         let length = Millis(self.consensus.times().lease.as_millis() as u64);
         let lease = LeaseTerms { length, ..LeaseTerms::default() };
-        let settings = Settings { lease, ..Settings::default() };
+        let settings = Settings { lease, blocks: shrunk_blocks(), ..Settings::default() };
         let door = Door {
             listener: public,
             cluster: Arc::new(ClusterDoor {
@@ -213,6 +234,12 @@ impl Parts {
             }
         });
     }
+}
+
+/// What a new cluster's history is made in; smaller where a test wants to see it within seconds.
+fn shrunk_blocks() -> BlockTerms {
+    let BlockTerms { gathered_bytes, wait_max } = BlockTerms::default();
+    BlockTerms { gathered_bytes: shrunk(gathered_bytes), wait_max: Millis(shrunk(wait_max.0)) }
 }
 
 /// Runs something for as long as the node lives.
@@ -240,6 +267,7 @@ fn start_executor(
         dir: folder.clone(),
         node: consensus.node(),
         name: config.name.clone(),
+        address: String::new(),
         slots: settings.slots,
         labels: settings.labels,
         level: u32::from(config.level_max),

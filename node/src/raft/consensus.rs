@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::blobs::Holdings;
+use super::change::Register;
 use super::clock::EntryClock;
 use super::elect::Elections;
 use super::error::ProposeError;
@@ -25,9 +26,10 @@ use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::{Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
+use crate::disk::{DiskLimits, DiskUse};
 use crate::store::blobs::Blobs;
 use crate::store::marker::DataDir;
-use crate::system::wall_time;
+use crate::system::{disk_use, wall_time};
 
 /// What a node needs to take part.
 #[derive(Clone)]
@@ -102,6 +104,7 @@ pub(crate) struct Inner {
     pub(crate) member: Member,
     pub(crate) level_max: u16,
     pub(crate) times: RaftTimes,
+    pub(crate) limits: DiskLimits,
     pub(crate) clock: Arc<dyn EntryClock>,
     pub(crate) dir: Arc<DataDir>,
     pub(crate) links: Links,
@@ -122,10 +125,18 @@ pub(crate) struct Inner {
     pub(crate) peers: watch::Sender<Vec<(BootTime, PeerStatus)>>,
     /// What `init` was given, until the cluster is founded.
     pub(crate) init: Mutex<Settings>,
-    /// One fetch of a blob, one receive of a snapshot and one change of members at a time.
+    /// One fetch of a blob and one receive of a snapshot at a time.
     pub(crate) fetching: tokio::sync::Mutex<()>,
     pub(crate) receiving: tokio::sync::Mutex<()>,
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// One change of members, or hand-over of the lead, at a time.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) register: Register,
+    /// Held while an entry is written, and while a read round goes out: a hand-over of the lead keeps both from beginning.
+    pub(crate) proposing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) rounding: Arc<tokio::sync::Mutex<()>>,
+    /// Tells that missing blobs are to be counted, and that this node was taken out of the cluster.
+    pub(crate) count: tokio::sync::Notify,
+    pub(crate) leaving: tokio::sync::Notify,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -143,6 +154,12 @@ impl Inner {
         self.init.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn disk(&self) -> Option<DiskUse> {
+        let path = self.dir.root();
+        let used_permille = disk_use(path).ok()?;
+        Some(DiskUse { path: path.display().to_string(), used_permille, limits: self.limits })
+    }
+
     pub(crate) fn status(&self) -> PeerStatus {
         let (blobs_counted_at, missing) = self.holdings.missing();
         PeerStatus {
@@ -155,6 +172,7 @@ impl Inner {
             blobs_missing: missing.len() as u64,
             blobs_counted_at,
             missing: missing.into_iter().take(16).collect(),
+            disk: self.disk(),
         }
     }
 }

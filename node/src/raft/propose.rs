@@ -155,6 +155,8 @@ pub(crate) struct Proposer {
     /// The last record that is durable in this node's own log.
     pub(crate) written: watch::Receiver<u64>,
     pub(crate) watch: Arc<Watch>,
+    /// Held by who lets nothing new into the log for a moment.
+    pub(crate) proposing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -178,6 +180,12 @@ impl Proposer {
             let permit = tokio::select! {
                 () = self.stop.cancelled() => return,
                 permit = Arc::clone(&in_flight).acquire_owned() => permit.expect("it is never closed"),
+            };
+            // The lead may be handed over just now: who waits here goes on elsewhere then.
+            let proposing = Arc::clone(&self.proposing);
+            let _may_write = tokio::select! {
+                () = self.stop.cancelled() => return,
+                may_write = proposing.lock() => may_write,
             };
             if !first.founds_leadership && !self.is_ready() {
                 drop(first.answer.send(Err(self.not_leader())));

@@ -1,5 +1,7 @@
 //! Between openraft's types and the messages of `peer.proto`. Says what it refuses; decides nothing.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use matins_core::id::{Digest, NodeId};
 use matins_core::time::Timestamp;
@@ -9,7 +11,8 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, V
 use tonic::Status;
 
 use super::record;
-use super::types::{LogId, Member, PeerStatus, Record, TypeConfig, Vote};
+use super::types::{LogId, Member, Members, PeerStatus, Record, TypeConfig, Vote};
+use crate::disk::{DiskLimits, DiskUse};
 use crate::store::log::{Kind, Record as Stored};
 
 pub(crate) fn log_id_out(id: LogId) -> v1::PeerLogId {
@@ -171,6 +174,12 @@ pub(crate) fn status_out(status: &PeerStatus, member: &Member) -> v1::PeerStatus
         missing: status.missing.iter().map(|digest| Bytes::copy_from_slice(&digest.0)).collect(),
         member: Some(member_out(member)),
         blobs_counted_at: status.blobs_counted_at,
+        disk: status.disk.as_ref().map(|disk| v1::PeerDisk {
+            path: disk.path.clone(),
+            used_permille: disk.used_permille.into(),
+            warn_permille: disk.limits.warn_permille.into(),
+            full_permille: disk.limits.full_permille.into(),
+        }),
     }
 }
 
@@ -185,7 +194,42 @@ pub(crate) fn status_in(status: &v1::PeerStatusResponse) -> Result<PeerStatus, S
         blobs_missing: status.blobs_missing,
         blobs_counted_at: status.blobs_counted_at,
         missing: status.missing.iter().map(|bytes| digest_in(bytes)).collect::<Result<_, _>>()?,
+        disk: status.disk.as_ref().map(disk_in),
     })
+}
+
+pub(crate) fn members_out(members: &Members, cluster: u64, leader: u64) -> v1::PeerMembersResponse {
+    let node =
+        |(node, member): (&NodeId, &Member)| v1::PeerNode { node: node.0, member: Some(member_out(member)) };
+    let set = |set: &BTreeSet<NodeId>| v1::PeerVoters { nodes: set.iter().map(|node| node.0).collect() };
+    v1::PeerMembersResponse {
+        cluster,
+        nodes: members.nodes.iter().map(node).collect(),
+        voter_sets: members.voter_sets.iter().map(set).collect(),
+        leader,
+    }
+}
+
+/// What an executor that belongs to no node knows of the cluster.
+pub fn members_in(response: v1::PeerMembersResponse) -> Members {
+    let node = |node: v1::PeerNode| (NodeId(node.node), member_in(node.member));
+    let set = |set: v1::PeerVoters| set.nodes.into_iter().map(NodeId).collect();
+    Members {
+        nodes: response.nodes.into_iter().map(node).collect(),
+        voter_sets: response.voter_sets.into_iter().map(set).collect(),
+    }
+}
+
+fn disk_in(disk: &v1::PeerDisk) -> DiskUse {
+    let permille = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    DiskUse {
+        path: disk.path.clone(),
+        used_permille: permille(disk.used_permille),
+        limits: DiskLimits {
+            warn_permille: permille(disk.warn_permille),
+            full_permille: permille(disk.full_permille),
+        },
+    }
 }
 
 pub(crate) fn digest_in(bytes: &[u8]) -> Result<Digest, Status> {

@@ -3,6 +3,7 @@
 //! Traits, so that tests run every service over a cluster of one that is nothing but `matins_core::apply`. They decide
 //! nothing. Start reading at [`Cluster`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,15 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use matins_core::command::Proposal;
 use matins_core::history::RetiredRun;
-use matins_core::id::{Digest, ExecutorId, Fence, LogIndex, NodeId, RunId, ScheduleId, WorkflowName};
+use matins_core::id::{
+    Digest, ExecutorId, Fence, LogIndex, NodeId, RequestId, RunId, ScheduleId, WorkflowName,
+};
 use matins_core::state::RunState;
 use matins_core::time::Timestamp;
 use matins_core::{Answer, Refusal, State};
 use thiserror::Error;
+
+pub use crate::disk::DiskUse;
 use tokio::sync::watch;
 
 pub use crate::raft::SupportedLevel;
@@ -84,9 +89,23 @@ pub enum MembershipError {
     /// A member does not support a feature level, or does not say; names it.
     #[error("{0}")]
     LevelNotSupported(String),
-    /// Another change is under way.
-    #[error("another change of the membership is under way")]
+    /// Another change is under way, or this one still goes on.
+    #[error("a change of the membership is under way")]
     Busy,
+    /// No member has this id or name.
+    #[error("no member of the cluster is `{0}`")]
+    NoMember(String),
+    /// It would leave too few healthy voters, or one that may lack data; says which, and what to do.
+    #[error("{why}")]
+    Unsafe {
+        /// Which, and why.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Nobody took the lead over; says why.
+    #[error("{0}")]
+    LeadNotTaken(String),
     /// As for commands.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
@@ -116,14 +135,35 @@ pub trait Cluster: Send + Sync + 'static {
     /// Reads a blob, from a peer if this node lacks it.
     async fn blob(&self, digest: Digest) -> Result<Bytes, BlobMissing>;
 
+    /// Every blob that a state and its history name, held here for a day although a later state may name it no more. An
+    /// error says in words what is missing.
+    async fn hold_named(&self, state: &State) -> Result<BTreeSet<Digest>, String>;
+
     /// Makes a cluster of this node alone, and answers with its id (PROTOCOL 2.7).
     async fn init(&self) -> Result<u64, MembershipError>;
 
-    /// Adds the node that waits at this address; answers when it is a voter.
-    async fn add_node(&self, address: &str) -> Result<NodeId, MembershipError>;
+    /// Changes who belongs to the cluster; answers when that is committed, with the node that came or else the one that
+    /// went. A repeat under the same request id joins the first.
+    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError>;
+
+    /// Makes another voter the leader, that with this id or name or the one least behind; answers when it leads.
+    async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, MembershipError>;
 
     /// Asks all members whether they support this feature level; without one, how far they all do (PROTOCOL 6.9).
     async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError>;
+}
+
+/// Who is to come to the cluster and who is to go. Both is a replacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembersAsk {
+    /// Drawn by the client.
+    pub request: RequestId,
+    /// Where the node that comes waits: its cluster port.
+    pub add: Option<String>,
+    /// The member that goes, by id or name.
+    pub remove: Option<String>,
+    /// Dead voters that go too, by id or name.
+    pub force: Vec<String>,
 }
 
 /// How a node sees the cluster.
@@ -168,6 +208,8 @@ pub struct MemberView {
     pub clock_ahead_millis: Option<i64>,
     /// Its version of Matins; empty: not known here.
     pub version: String,
+    /// How full its disk is; `None`: not known here.
+    pub disk: Option<DiskUse>,
     /// The newest feature level it supports; `None`: not known here.
     pub level_max: Option<u16>,
 }

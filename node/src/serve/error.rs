@@ -136,6 +136,11 @@ impl ApiError {
                 Self::new(Reason::Conflict, format!("{name}: {why}")).with("subject", &name).subject(name)
             }
             Refusal::Limit { limit, value, asked, .. } => Self::limit(limit, *value, *asked),
+            Refusal::FullDisk(full) => Self::new(Reason::LimitExceeded, refusal.to_string())
+                .with("limit", format!("disk of {}", full.node))
+                .with("value", full.limit_permille.to_string())
+                .with("asked", full.used_permille.to_string())
+                .with("path", full.path.clone()),
             Refusal::TimeAhead { .. } => Self::new(Reason::NotReady, refusal.to_string()).later(),
             Refusal::Expired { not_after } => Self::new(Reason::Expired, refusal.to_string())
                 .with("not_after", rfc3339(*not_after))
@@ -251,6 +256,12 @@ impl From<MembershipError> for ApiError {
             MembershipError::Busy => Self::new(Reason::MembershipChanging, text)
                 .hint("wait until it is done, and ask again")
                 .later(),
+            MembershipError::NoMember(node) => Self::new(Reason::NodeNotFound, text)
+                .with("node", node)
+                .hint("`matins cluster status` lists them"),
+            MembershipError::Unsafe { hint, .. } => Self::new(Reason::MembershipUnsafe, text).hint(hint),
+            MembershipError::LeadNotTaken(_) => Self::new(Reason::LeadNotTaken, text)
+                .hint("`matins cluster status` says which nodes answer and how far they are"),
             MembershipError::Unanswered(error) => error.into(),
         }
     }

@@ -56,6 +56,7 @@ fn run_executor(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             name: "helper".to_owned(),
             slots: 4,
             labels: BTreeMap::new(),
+            address: String::new(),
             level: 1,
             environment: TaskEnvironment::default(),
             program: None,

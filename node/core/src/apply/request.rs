@@ -110,6 +110,7 @@ fn passes_without_a_row(command: &Command) -> bool {
             | Command::PauseBackfill(_)
             | Command::CancelBackfill(_)
             | Command::Drain(_)
+            | Command::Dismiss(_)
     )
 }
 
@@ -123,6 +124,7 @@ fn is_kept(answer: &Applied) -> bool {
             }
             Refusal::Stale(_)
             | Refusal::Limit { .. }
+            | Refusal::FullDisk(_)
             | Refusal::TimeAhead { .. }
             | Refusal::Expired { .. }
             | Refusal::RequestReused

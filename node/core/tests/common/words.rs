@@ -94,7 +94,10 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
         }
         "executors" => {
             for (id, row) in state.executors.iter() {
-                let switches = format!("cordoned {} drained {}", row.is_cordoned, row.is_drained);
+                let mut switches = format!("cordoned {} drained {}", row.is_cordoned, row.is_drained);
+                if row.is_leaving {
+                    switches.push_str(" leaving");
+                }
                 writeln!(text, "{id} {} used {}/{} {switches}", row.session, row.used, row.slots)?;
             }
             for ((id, session), row) in state.sessions.iter() {
@@ -121,6 +124,27 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
         "timers" => {
             for ((at, timer), ()) in state.timers.iter() {
                 writeln!(text, "{} {timer:?}", secs(*at))?;
+            }
+        }
+        "history" => {
+            for (number, row) in state.blocks.iter() {
+                let (stay, logs) = (row.runs_stay, row.logs_stay);
+                writeln!(
+                    text,
+                    "block {number} runs {} stay {stay:?} logs {logs:?} bytes {}",
+                    row.runs, row.log_bytes
+                )?;
+            }
+            let forgotten = state.cluster.forgotten.map_or("nothing".into(), secs);
+            writeln!(text, "forgotten {forgotten} runs {}", state.cluster.counters.forgotten_runs)?;
+        }
+        "origin" => {
+            let counters = &state.cluster.counters;
+            let (run, backfill, fence) = (counters.run, counters.backfill, counters.fence);
+            writeln!(text, "{:?} from {:?}", state.cluster.id, state.cluster.refounded)?;
+            writeln!(text, "last run {run} backfill {backfill} fence {fence}")?;
+            for (name, row) in state.workflows.iter() {
+                writeln!(text, "{name} paused {:?}", row.paused_at.map(secs))?;
             }
         }
         "cluster" => {

@@ -1,6 +1,6 @@
 //! A cluster of one without consensus: commands go through `apply` at once, and what a leader does is done by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
-    LogUnreachable, MemberView, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
+    LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
 };
 
 /// The time at which every test begins: 2026-03-02T00:00:00Z, a Monday.
@@ -62,6 +62,7 @@ impl Alone {
             name: "alone".into(),
             slots: 2,
             labels: BTreeMap::new(),
+            address: String::new(),
         }));
     }
 
@@ -195,6 +196,10 @@ impl Cluster for Alone {
         self.blobs.lock().unwrap().get(&digest).cloned().ok_or(BlobMissing::Lost(digest))
     }
 
+    async fn hold_named(&self, _: &State) -> Result<BTreeSet<Digest>, String> {
+        Ok(self.blobs.lock().unwrap().keys().copied().collect())
+    }
+
     async fn init(&self) -> Result<u64, MembershipError> {
         if let Some(cluster) = self.state().cluster.id {
             return Err(MembershipError::AlreadyInitialised(cluster));
@@ -203,8 +208,12 @@ impl Cluster for Alone {
         Ok(7)
     }
 
-    async fn add_node(&self, address: &str) -> Result<NodeId, MembershipError> {
-        Err(MembershipError::NotAdmitted(format!("cannot reach {address}")))
+    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+        Err(MembershipError::NotAdmitted(format!("cannot reach {:?}", ask.add)))
+    }
+
+    async fn hand_over(&self, _to: Option<&str>) -> Result<NodeId, MembershipError> {
+        Err(MembershipError::LeadNotTaken("no other voter answers".into()))
     }
 
     async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {

@@ -25,7 +25,6 @@ pub(super) async fn serve_cluster(
     let served = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_nodelay(true)
         .add_service(consensus.peer_service())
         .add_service(LinkService::server(consensus, lead))
         .add_optional_service(logs.map(AttemptLogsServer::new))

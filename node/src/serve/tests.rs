@@ -6,6 +6,7 @@ mod logs;
 mod runs;
 mod workflows;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use matins_proto::ERROR_DOMAIN;
@@ -32,6 +33,7 @@ use alone::Alone;
 /// One node that serves clients, and a connection to it.
 pub(super) struct World {
     pub(super) alone: Arc<Alone>,
+    pub(super) address: SocketAddr,
     channel: Channel,
     stopping: CancellationToken,
     server: tokio::task::JoinHandle<()>,
@@ -47,6 +49,11 @@ impl World {
 
     /// A node that waits.
     pub(super) async fn empty() -> Self {
+        Self::with(DoorLimits::default()).await
+    }
+
+    /// A node that waits, with bounds of its own.
+    pub(super) async fn with(limits: DoorLimits) -> Self {
         let listener = crate::system::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let alone = Arc::new(Alone::default());
@@ -56,12 +63,12 @@ impl World {
             cluster: alone.clone(),
             history: alone.clone(),
             logs: alone.clone(),
-            limits: DoorLimits::default(),
+            limits,
             stopping: stopping.clone(),
         };
         let server = tokio::spawn(async move { serve(door).await.unwrap() });
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { alone, channel, stopping, server }
+        Self { alone, address, channel, stopping, server }
     }
 
     pub(super) fn workflows(&self) -> WorkflowsClient<Channel> {

@@ -7,6 +7,7 @@
 pub mod execute;
 pub mod history;
 pub mod lead;
+pub mod metrics;
 pub mod node;
 pub mod packs;
 pub mod raft;

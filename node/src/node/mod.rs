@@ -5,6 +5,7 @@
 
 mod config;
 mod door;
+mod measure;
 mod ports;
 
 use std::io;
@@ -28,12 +29,14 @@ use crate::execute::{Executor, ExecutorConfig, ExecutorHandle, LeaderAddress, Lo
 use crate::history::{Blocks, History, HistoryError, error_chain};
 use crate::lead::shell;
 use crate::lead::time::LeaderTime;
+use crate::metrics::Metrics;
 use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
 use crate::system::{self, Listener};
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
+use measure::Measured;
 
 /// How long attaching a pack of logs may take.
 const ATTACH_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -123,7 +126,14 @@ impl Node {
         let history = History::open(&folder, blobs.clone(), consensus.states())?;
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
         let own_logs = executor.as_ref().map(ExecutorHandle::logs);
-        let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs };
+        let parts = Parts {
+            consensus: consensus.clone(),
+            history,
+            clock,
+            own_logs,
+            blobs,
+            data_dir: config.data_dir,
+        };
         parts.spawn((public, cluster), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
         Ok(Self { consensus, executor, public: public_at, cluster: cluster_at, stopping, tasks })
@@ -163,6 +173,7 @@ struct Parts {
     clock: Arc<LeaderTime>,
     own_logs: Option<LogFolder>,
     blobs: Arc<BlobDoor>,
+    data_dir: PathBuf,
 }
 
 impl Parts {
@@ -191,6 +202,15 @@ impl Parts {
             (self.consensus.clone(), lead.clone(), self.own_logs.clone()),
             stopping.clone(),
         ));
+        let metrics = Metrics::new(self.consensus.timings());
+        tasks.spawn(until(stopping.clone(), measure::count_entries(self.consensus.clone(), metrics.clone())));
+        tasks.spawn(until(stopping.clone(), measure::watch_leader(self.consensus.clone(), metrics.clone())));
+        let metrics = Arc::new(Measured {
+            metrics,
+            consensus: self.consensus.clone(),
+            clock: self.clock.clone(),
+            data_dir: self.data_dir,
+        });
         let length = Millis(self.consensus.times().lease.as_millis() as u64);
         let lease = LeaseTerms { length, ..LeaseTerms::default() };
         let settings = Settings { lease, ..Settings::default() };
@@ -204,6 +224,7 @@ impl Parts {
             }),
             history: Arc::new(self.history),
             logs: Arc::new(LogDoor { consensus: self.consensus, own: self.own_logs }),
+            metrics,
             limits: DoorLimits::default(),
             stopping: stopping.clone(),
         };

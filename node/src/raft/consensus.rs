@@ -25,6 +25,7 @@ use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::{Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
+use crate::metrics::Timings;
 use crate::store::blobs::Blobs;
 use crate::store::marker::DataDir;
 use crate::system::wall_time;
@@ -111,6 +112,7 @@ pub(crate) struct Inner {
     pub(crate) rounds: Rounds,
     pub(crate) watch: Arc<Watch>,
     pub(crate) elections: Arc<Elections>,
+    pub(crate) timings: Timings,
     pub(crate) states: watch::Receiver<Arc<State>>,
     /// The last applied record of any kind.
     pub(crate) applied: watch::Receiver<u64>,
@@ -253,6 +255,11 @@ impl Consensus {
     /// What this node says of itself.
     pub fn status(&self) -> PeerStatus {
         self.inner.status()
+    }
+
+    /// How long commits and syncs take here.
+    pub fn timings(&self) -> &Timings {
+        &self.inner.timings
     }
 
     /// The term and the last record that this node has; for people and metrics.

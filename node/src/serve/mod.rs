@@ -42,6 +42,7 @@ pub use error::ApiError;
 use recent::Recent;
 use service::Services;
 
+use crate::metrics::Scrape;
 use crate::system::{Listener, close_stalled, incoming};
 
 /// Connections that are open when the node stops have so long to end what they do.
@@ -57,6 +58,8 @@ pub struct Door {
     pub history: Arc<dyn History>,
     /// Logs of attempts.
     pub logs: Arc<dyn LogSource>,
+    /// What `/metrics` tells.
+    pub metrics: Arc<dyn Scrape>,
     /// Bounds.
     pub limits: DoorLimits,
     /// Ends the port: calls in flight are answered, streams end with `SHUTTING_DOWN`.
@@ -116,12 +119,12 @@ pub enum ServeError {
 
 /// Serves clients until `Door::stopping`.
 pub async fn serve(door: Door) -> Result<(), ServeError> {
-    let Door { listener, cluster, history, logs, limits, stopping } = door;
+    let Door { listener, cluster, history, logs, metrics, limits, stopping } = door;
     let recent = Arc::new(Recent::default());
     let follow = tokio::spawn(follow_states(Arc::clone(&cluster), Arc::clone(&recent), stopping.clone()));
     let api = Api { cluster, history, logs, recent, stopping: stopping.clone() };
     let services = Services::new(&api);
-    let plain = http::router(&api, services.clone(), &limits);
+    let plain = http::router(&api, services.clone(), (metrics, &limits));
     let (grpc, health) = grpc::router(api, &services, &limits)?;
     let health = tokio::spawn(health);
     close_stalled(&listener, limits.stalled_max);

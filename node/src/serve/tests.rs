@@ -2,7 +2,9 @@
 
 mod alone;
 mod backfills;
+mod health;
 mod logs;
+mod metrics;
 mod runs;
 mod workflows;
 
@@ -63,6 +65,7 @@ impl World {
             cluster: alone.clone(),
             history: alone.clone(),
             logs: alone.clone(),
+            metrics: alone.clone(),
             limits,
             stopping: stopping.clone(),
         };

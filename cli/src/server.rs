@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _};
 use matins_node::execute::TaskEnvironment;
 use matins_node::raft::RaftTimes;
+use matins_node::traces::TraceSettings;
 use matins_node::{ExecutorSettings, Node, NodeConfig};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -245,6 +246,11 @@ impl Layer {
             election_max: self.election_max.map_or(usual.election_max, |span| span.0),
             ..usual
         };
+        // By the names that OpenTelemetry gives them, the same in all programs.
+        let traces = TraceSettings::read(|name| std::env::var(name).ok()).unwrap_or_else(|of_traces| {
+            faults.extend(of_traces);
+            None
+        });
         let node = NodeConfig {
             // What cannot be made absolute is told by the node.
             data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
@@ -256,6 +262,7 @@ impl Layer {
             is_insecure: self.insecure.unwrap_or(false),
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,
+            traces,
         };
         faults.extend(node.faults());
         if faults.is_empty() { Ok(Settings { node, log, log_format }) } else { Err(faults) }

@@ -15,4 +15,5 @@ pub mod serve;
 mod shrink;
 pub mod store;
 pub mod system;
+pub mod traces;
 pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

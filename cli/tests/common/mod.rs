@@ -33,6 +33,7 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     pub(crate) cluster_port: u16,
     pub(crate) data_dir: PathBuf,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -55,7 +56,12 @@ impl Drop for Cluster {
 impl Cluster {
     /// Starts so many nodes and makes one cluster of them, with a ready leader.
     pub(crate) fn start(nodes: usize) -> Self {
-        let cluster = Self::waiting(nodes);
+        Self::start_with(nodes, &[])
+    }
+
+    /// As [`Self::start`], with variables in the environment of every node.
+    pub(crate) fn start_with(nodes: usize, variables: &[(&str, &str)]) -> Self {
+        let cluster = Self::waiting_with(nodes, variables);
         cluster.until("the first node answers", || cluster.status(0).is_some());
         let first = cluster.nodes[0].endpoint();
         cluster.ask_at(&first, &["cluster", "init"]).well();
@@ -72,6 +78,11 @@ impl Cluster {
 
     /// Starts so many nodes that belong to no cluster yet.
     pub(crate) fn waiting(nodes: usize) -> Self {
+        Self::waiting_with(nodes, &[])
+    }
+
+    fn waiting_with(nodes: usize, variables: &[(&str, &str)]) -> Self {
+        let own = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let ports = free_ports(2 * nodes);
         let node = |at: usize| Node {
@@ -79,6 +90,7 @@ impl Cluster {
             port: ports[at],
             cluster_port: ports[nodes + at],
             data_dir: folder.path().join(format!("n{}", at + 1)),
+            variables: variables.iter().map(own).collect(),
             child: None,
         };
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
@@ -269,6 +281,7 @@ impl Node {
             .args(["--name", &self.name, "--listen", &self.endpoint()])
             .args(["--cluster-listen", &format!("127.0.0.1:{}", self.cluster_port)])
             .env("MATINS_TEST_WALL_CLOCK", self.wall_clock())
+            .envs(self.variables.iter().map(|(name, text)| (name, text)))
             // It must not outlive the test, however that ends.
             .arg("--tied")
             .stdin(Stdio::piped())

@@ -12,5 +12,6 @@ mod frozen;
 mod logs;
 mod one_node;
 mod power_off;
+mod public_port;
 mod snapshot;
 mod three_nodes;

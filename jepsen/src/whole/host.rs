@@ -65,6 +65,7 @@ impl Host {
             is_insecure: true,
             executor: None,
             times: RaftTimes::default(),
+            traces: None,
             name,
         }
     }

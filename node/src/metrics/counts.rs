@@ -49,6 +49,7 @@ pub struct Counts {
     leader_changes: Counter,
     without_leader: Counter<f64, AtomicU64>,
     entries_missed: Counter,
+    spans_dropped: Counter,
 }
 
 /// An entry, with what it did.
@@ -78,6 +79,7 @@ impl Counts {
             leader_changes: Counter::default(),
             without_leader: Counter::default(),
             entries_missed: Counter::default(),
+            spans_dropped: Counter::default(),
         };
         counts.name(registrar);
         counts.begin();
@@ -123,6 +125,7 @@ impl Counts {
             "Entries that came faster than they could be counted: the counters lack them",
             it.entries_missed,
         );
+        to.add(("spans_dropped", &[]), "Spans that their receiver did not take", it.spans_dropped);
     }
 
     /// A series that is there from the start tells its first change: a rate over one that appears with 1 is 0.
@@ -192,6 +195,11 @@ impl Counts {
     /// Entries were applied and not counted.
     pub(crate) fn missed(&self, entries: u64) {
         self.entries_missed.inc_by(entries);
+    }
+
+    /// Spans were given up.
+    pub(crate) fn spans_dropped(&self, spans: usize) {
+        self.spans_dropped.inc_by(spans as u64);
     }
 
     /// Another node leads, or this one does.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::execute::TaskEnvironment;
 use crate::raft::RaftTimes;
+use crate::traces::TraceSettings;
 
 /// What a node is told when it starts.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct NodeConfig {
     pub executor: Option<ExecutorSettings>,
     /// Times of consensus.
     pub times: RaftTimes,
+    /// Where spans go; `None`: nowhere.
+    pub traces: Option<TraceSettings>,
 }
 
 /// What a node's executor is told.

@@ -34,6 +34,7 @@ use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
 use crate::system::{self, Listener};
+use crate::traces;
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
 use measure::Measured;
@@ -126,14 +127,7 @@ impl Node {
         let history = History::open(&folder, blobs.clone(), consensus.states())?;
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
         let own_logs = executor.as_ref().map(ExecutorHandle::logs);
-        let parts = Parts {
-            consensus: consensus.clone(),
-            history,
-            clock,
-            own_logs,
-            blobs,
-            data_dir: config.data_dir,
-        };
+        let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs, config };
         parts.spawn((public, cluster), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
         Ok(Self { consensus, executor, public: public_at, cluster: cluster_at, stopping, tasks })
@@ -173,7 +167,7 @@ struct Parts {
     clock: Arc<LeaderTime>,
     own_logs: Option<LogFolder>,
     blobs: Arc<BlobDoor>,
-    data_dir: PathBuf,
+    config: NodeConfig,
 }
 
 impl Parts {
@@ -205,11 +199,16 @@ impl Parts {
         let metrics = Metrics::new(self.consensus.timings());
         tasks.spawn(until(stopping.clone(), measure::count_entries(self.consensus.clone(), metrics.clone())));
         tasks.spawn(until(stopping.clone(), measure::watch_leader(self.consensus.clone(), metrics.clone())));
+        if let Some(traces) = self.config.traces {
+            let own = (self.config.name, metrics.counts().clone());
+            let from = (self.consensus.clone(), self.clock.clone());
+            tasks.spawn(traces::follow(traces, from, own, stopping.clone()));
+        }
         let metrics = Arc::new(Measured {
             metrics,
             consensus: self.consensus.clone(),
             clock: self.clock.clone(),
-            data_dir: self.data_dir,
+            data_dir: self.config.data_dir,
         });
         let length = Millis(self.consensus.times().lease.as_millis() as u64);
         let lease = LeaseTerms { length, ..LeaseTerms::default() };

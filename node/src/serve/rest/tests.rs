@@ -165,7 +165,7 @@ async fn errors_have_the_status_that_fits_and_say_what_to_do() {
     let faulty =
         json!({ "sources": [{ "path": "w.matins.yaml", "text": "workflow: w\ntasks: { t: { runs: x } }" }] });
     let faulty = post(&world, "/v1/workflows:apply", &faulty).await;
-    assert_eq!(faulty.json()["error"]["violations"][0]["field"], "w.matins.yaml:2:15", "{}", faulty.body);
+    assert_eq!(faulty.json()["error"]["violations"][0]["field"], "w.matins.yaml:2:10", "{}", faulty.body);
     assert_eq!(get(&world, "/v1/nothing").await.status, 404);
     let other = ask(&world, "DELETE", "/v1/runs", ("", "")).await;
     assert_eq!(other.status, 405);

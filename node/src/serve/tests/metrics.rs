@@ -19,7 +19,7 @@ fn value(text: &str, series: &str) -> f64 {
 async fn runs_attempts_ticks_and_commands_are_counted() {
     let world = World::founded().await;
     let alone = &world.alone;
-    let file = "pools: { db: 2 }\n---\nworkflow: w\nschedule: { cron: '0 * * * *' }\ntasks: { t: { run: 'true', pool: db } }";
+    let file = "pool: db\nslots: 2\n---\nworkflow: w\nschedules: { s: { cron: '0 * * * *' } }\ntasks: { t: { run: 'true', pool: db } }";
     world.apply(file).await.unwrap();
     alone.fire();
     for _ in 0..3 {
@@ -75,7 +75,10 @@ async fn runs_attempts_ticks_and_commands_are_counted() {
 async fn a_tick_is_counted_with_its_lateness_and_a_skip_with_its_reason() {
     let world = World::founded().await;
     let alone = &world.alone;
-    world.apply("workflow: w\nschedule: { cron: '0 * * * *' }\ntasks: { t: { run: 'true' } }").await.unwrap();
+    world
+        .apply("workflow: w\nschedules: { s: { cron: '0 * * * *' } }\ntasks: { t: { run: 'true' } }")
+        .await
+        .unwrap();
     alone.fire();
     alone.pass(Millis::from_mins(180));
     let state = alone.state();

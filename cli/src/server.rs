@@ -263,10 +263,18 @@ impl Layer {
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,
             traces,
+            level_max: level_max(),
         };
         faults.extend(node.faults());
         if faults.is_empty() { Ok(Settings { node, log, log_format }) } else { Err(faults) }
     }
+}
+
+/// The feature level that this release supports. Builds for development can pretend to be an older or a later release, so that
+/// tests have both in one cluster; a release knows no such thing.
+fn level_max() -> u16 {
+    let pretended = cfg!(debug_assertions).then(|| std::env::var("MATINS_TEST_LEVEL").ok()).flatten();
+    pretended.and_then(|level| level.parse().ok()).unwrap_or(matins_node::LEVEL)
 }
 
 fn default_slots() -> u32 {

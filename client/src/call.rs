@@ -123,6 +123,7 @@ call! {
     command Cluster.AcceptTime AcceptTimeRequest -> AcceptTimeResponse;
     command Cluster.Drain DrainExecutorRequest -> DrainExecutorResponse;
     command Cluster.Undrain UndrainExecutorRequest -> UndrainExecutorResponse;
+    command Cluster.RaiseLevel RaiseLevelRequest -> RaiseLevelResponse;
 }
 
 call! {
@@ -234,6 +235,7 @@ mod tests {
             AcceptTimeRequest,
             DrainExecutorRequest,
             UndrainExecutorRequest,
+            RaiseLevelRequest,
             ClusterStatusRequest,
             ListExecutorsRequest,
         ];

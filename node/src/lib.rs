@@ -16,4 +16,5 @@ mod shrink;
 pub mod store;
 pub mod system;
 pub mod traces;
+pub use matins_core::LEVEL;
 pub use node::{ExecutorSettings, Node, NodeConfig, NodeError};

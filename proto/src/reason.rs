@@ -37,7 +37,8 @@ impl Reason {
             | Self::AlreadyInitialized
             | Self::NodeNotAdmitted
             | Self::MembershipChanging
-            | Self::NoTimeWaiting => Code::FailedPrecondition,
+            | Self::NoTimeWaiting
+            | Self::LevelNotSupported => Code::FailedPrecondition,
             Self::LimitExceeded | Self::Overloaded => Code::ResourceExhausted,
             Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown => Code::Unavailable,
             Self::Denied => Code::PermissionDenied,

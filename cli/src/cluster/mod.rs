@@ -1,10 +1,12 @@
 //! Verbs about the cluster: how it is made and grows, how it is, and what time it has.
 
+mod level;
 mod status;
 
 use clap::{Args, Subcommand};
 use matins_proto::v1::{AcceptTimeRequest, AddNodeRequest, InitClusterRequest};
 
+use self::level::{RaiseLevelArgs, raise_level};
 use self::status::{StatusArgs, status};
 use crate::context::{Context, Outcome, Repeat};
 use crate::fault::Fault;
@@ -16,6 +18,7 @@ pub(crate) enum ClusterVerb {
     Init(InitArgs),
     Add(AddArgs),
     Status(StatusArgs),
+    RaiseLevel(RaiseLevelArgs),
     /// The cluster's time
     #[command(subcommand)]
     Time(TimeVerb),
@@ -93,6 +96,7 @@ impl ClusterVerb {
                 context.done(&answer, sentence)
             }
             Self::Status(StatusArgs {}) => status(context).await,
+            Self::RaiseLevel(args) => raise_level(args, context).await,
             Self::Time(TimeVerb::Accept(args)) => accept(args, context).await,
         }
     }

@@ -31,6 +31,7 @@ impl Row for NodeStatus {
         Column::new("ADDRESS"),
         Column::wide("CLUSTER ADDRESS"),
         Column::wide("VERSION"),
+        Column::wide("LEVEL UP TO"),
     ];
 
     fn name(&self) -> String {
@@ -58,6 +59,7 @@ impl Row for NodeStatus {
             Cell::text(&self.address),
             Cell::text(&self.cluster_address),
             Cell::text(&self.version),
+            Cell::text(self.level_max.map(|level| level.to_string()).unwrap_or_default()),
         ]
     }
 }
@@ -87,6 +89,7 @@ fn status_text(status: &ClusterStatusResponse, look: &Look) -> String {
             ("Answered by", Cell::text(format!("{} ({})", status.node, status.version))),
             ("Leader", Cell::text(leader)),
             ("Term", Cell::Number(status.term)),
+            ("Feature level", Cell::Number(status.level.into())),
             ("Applied", Cell::text(format!("{} of {}", status.applied_index, status.committed_index))),
             ("Leader time", Cell::text(status.leader_time.map(|time| time.to_string()).unwrap_or_default())),
             (
@@ -145,6 +148,7 @@ mod tests {
             leader: Some("node-1".into()),
             ready: true,
             term: 4,
+            level: 1,
             applied_index: 99,
             committed_index: 100,
             nodes: vec![node("node-1", true, true), node("node-2", false, false)],
@@ -155,14 +159,15 @@ mod tests {
         assert_eq!(
             status_text(&status, &Look::PLAIN),
             "\
-Cluster       c0ffee
-Answered by   node-1 (0.1.0)
-Leader        node-1
-Term          4
-Applied       99 of 100
-Memory        5 of 1024 MiB
-Runs          0 live, 0 in history
-Leaderships   0
+Cluster         c0ffee
+Answered by     node-1 (0.1.0)
+Leader          node-1
+Term            4
+Feature level   1
+Applied         99 of 100
+Memory          5 of 1024 MiB
+Runs            0 live, 0 in history
+Leaderships     0
 
 NODE     NAME   ROLE     STATE         LAG   CLOCK   ADDRESS
 node-1   n1     leader   ready         0     -12ms   127.0.0.1:7070

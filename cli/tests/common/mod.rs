@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) cluster_port: u16,
     pub(crate) data_dir: PathBuf,
     variables: Vec<(String, String)>,
+    /// The feature level that it pretends to support; `None`: that of this release.
+    pub(crate) level: Option<String>,
     child: Option<Child>,
 }
 
@@ -91,6 +93,7 @@ impl Cluster {
             cluster_port: ports[nodes + at],
             data_dir: folder.path().join(format!("n{}", at + 1)),
             variables: variables.iter().map(own).collect(),
+            level: None,
             child: None,
         };
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
@@ -282,6 +285,7 @@ impl Node {
             .args(["--cluster-listen", &format!("127.0.0.1:{}", self.cluster_port)])
             .env("MATINS_TEST_WALL_CLOCK", self.wall_clock())
             .envs(self.variables.iter().map(|(name, text)| (name, text)))
+            .envs(self.level.iter().map(|level| ("MATINS_TEST_LEVEL", level)))
             // It must not outlive the test, however that ends.
             .arg("--tied")
             .stdin(Stdio::piped())

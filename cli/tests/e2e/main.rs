@@ -9,6 +9,7 @@ mod bad_days;
 mod bad_tasks;
 mod clocks;
 mod frozen;
+mod levels;
 mod logs;
 mod one_node;
 mod power_off;

@@ -234,6 +234,9 @@ impl Cluster for Served {
     async fn undrain(&self, _: Request<UndrainExecutorRequest>) -> Answer<UndrainExecutorResponse> {
         no()
     }
+    async fn raise_level(&self, _: Request<RaiseLevelRequest>) -> Answer<RaiseLevelResponse> {
+        no()
+    }
 }
 
 #[tonic::async_trait]

@@ -112,6 +112,7 @@ impl Follower {
         let exits: Arc<Mutex<Vec<String>>> = Arc::default();
         let noted = Arc::clone(&exits);
         let config = StartConfig {
+            level_max: matins_core::LEVEL,
             data_dir: ROOT.into(),
             member: Member {
                 name: "b".into(),

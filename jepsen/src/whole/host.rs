@@ -57,6 +57,7 @@ impl Host {
         let name = name_of(self.number);
         let listen = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         NodeConfig {
+            level_max: matins_core::LEVEL,
             data_dir: "/data".into(),
             public_listen: listen(PUBLIC),
             cluster_listen: listen(CLUSTER),

@@ -101,6 +101,13 @@ pub enum Refusal {
     NotInitialised,
     /// A schedule has ticks that are due: they are fired first (PROTOCOL 3.5).
     TicksDue(Vec<ScheduleId>),
+    /// The entry is of a level that is not in force (I12).
+    AboveLevel {
+        /// Its level.
+        level: u16,
+        /// The level in force.
+        in_force: u16,
+    },
 }
 
 /// What a refusal is about.
@@ -166,6 +173,8 @@ pub enum Stale {
     Inputs(TaskId),
     /// The number of retired runs, or the cursor of a backfill.
     History,
+    /// The members of the cluster.
+    Members,
 }
 
 impl fmt::Display for Refusal {
@@ -183,6 +192,7 @@ impl fmt::Display for Refusal {
                 Stale::Schedule(id) => write!(f, "schedule `{id}` has moved on"),
                 Stale::Inputs(task) => write!(f, "{} has moved on", Thing::Task(*task)),
                 Stale::History => write!(f, "history has moved on"),
+                Stale::Members => write!(f, "the members of the cluster have changed"),
             },
             Self::Conflict { thing, why, .. } => write!(f, "{thing}: {why}"),
             Self::Limit { limit, value, asked, .. } => {
@@ -196,6 +206,9 @@ impl fmt::Display for Refusal {
             Self::Invalid(why) => f.write_str(why),
             Self::NotInitialised => write!(f, "the cluster has not been founded"),
             Self::TicksDue(schedules) => write!(f, "ticks are due of {} schedules", schedules.len()),
+            Self::AboveLevel { level, in_force } => {
+                write!(f, "it is of feature level {level}, and {in_force} is in force")
+            }
         }
     }
 }
@@ -215,7 +228,8 @@ impl Refusal {
             | Self::Stale(_)
             | Self::TimeAhead { .. }
             | Self::Invalid(_)
-            | Self::TicksDue(_) => None,
+            | Self::TicksDue(_)
+            | Self::AboveLevel { .. } => None,
         }
     }
 }

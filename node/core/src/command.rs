@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::RetiredRun;
 use crate::id::{
-    BackfillId, Digest, ExecutorId, Fence, JournalId, Leadership, NodeId, PoolName, RequestId, RunId,
-    ScheduleId, SessionNumber, TaskId, WorkflowName,
+    BackfillId, Digest, ExecutorId, Fence, JournalId, Leadership, LogIndex, NodeId, PoolName, RequestId,
+    RunId, ScheduleId, SessionNumber, TaskId, WorkflowName,
 };
 use crate::ir::{Json, Workflow};
 use crate::state::{
@@ -236,6 +236,13 @@ pub enum Command {
     Undrain(ExecutorId),
     /// A person declares an attempt gone (PROTOCOL 5.7); recorded.
     Abandon(TaskId),
+    /// A person raises the feature level, for good (PROTOCOL 6.9).
+    RaiseLevel {
+        /// The level from the next entry on.
+        level: u16,
+        /// The log index of the membership under which all members said that they support it; refused under another.
+        members: LogIndex,
+    },
 }
 
 /// How the processes of an attempt are ended.

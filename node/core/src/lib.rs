@@ -36,7 +36,7 @@ pub mod time;
 pub mod trigger;
 
 pub use answer::{Answer, Applied, Refusal, Stale, Thing};
-pub use apply::{Outcome, apply};
+pub use apply::{Outcome, apply, members_changed};
 pub use codec::Unreadable;
 pub use effect::Effect;
 pub use state::State;

@@ -189,7 +189,7 @@ fn every_kind_of_command_is_drawn() {
     assert_eq!(drawn, (0..KINDS).collect());
 }
 
-const KINDS: u32 = 43;
+const KINDS: u32 = 44;
 
 fn kind(command: &Command) -> u32 {
     match command {
@@ -236,5 +236,6 @@ fn kind(command: &Command) -> u32 {
         Command::Drain(_) => 40,
         Command::Undrain(_) => 41,
         Command::Abandon(_) => 42,
+        Command::RaiseLevel { .. } => 43,
     }
 }

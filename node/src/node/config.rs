@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub times: RaftTimes,
     /// Where spans go; `None`: nowhere.
     pub traces: Option<TraceSettings>,
+    /// The newest feature level that it supports: [`matins_core::LEVEL`] outside tests.
+    pub level_max: u16,
 }
 
 /// What a node's executor is told.

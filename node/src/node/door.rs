@@ -28,7 +28,8 @@ use crate::raft::{
 };
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembershipError, PastRun, TailAsk, Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembershipError, PastRun, SupportedLevel, TailAsk,
+    Unanswered,
 };
 use crate::system::{boot_time, connect};
 
@@ -81,6 +82,7 @@ impl ClusterDoor {
                 .is_some_and(|(at, _)| boot_time().since(*at).0 < HEARD_WITHIN.as_millis() as u64),
             lag: status.as_ref().map(|(_, peer)| last.saturating_sub(peer.applied)),
             clock_ahead_millis: status.as_ref().map(|(_, peer)| ahead(peer)),
+            level_max: status.as_ref().map(|(_, peer)| peer.level_max),
             version: if id == self.consensus.node() {
                 env!("CARGO_PKG_VERSION").into()
             } else {
@@ -198,6 +200,11 @@ impl Cluster for ClusterDoor {
                 | AddNodeError::Failed { .. }),
             ) => Err(MembershipError::NotAdmitted(error_chain(&error))),
         }
+    }
+
+    async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {
+        let supported = self.consensus.supported_level(level).await;
+        supported.map_err(|error| MembershipError::LevelNotSupported(error.to_string()))
     }
 }
 

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use matins_core::LEVEL;
 use matins_core::command::{Command, Proposal};
 use matins_core::id::{Digest, Fence, NodeId};
 use matins_core::state::settings::LeaseTerms;
@@ -113,6 +112,7 @@ impl Node {
             data_dir: config.data_dir.clone(),
             member,
             times: config.times.clone(),
+            level_max: config.level_max,
             on_exit: Arc::new(exit_process),
         };
         let consensus = Consensus::start(start, clock.clone()).await?;
@@ -262,7 +262,7 @@ fn start_executor(
         name: config.name.clone(),
         slots: settings.slots,
         labels: settings.labels,
-        level: u32::from(LEVEL),
+        level: u32::from(config.level_max),
         environment: settings.environment,
         program: None,
         cgroup: settings.cgroup,

@@ -7,7 +7,7 @@ use matins_core::command::Proposal;
 use matins_core::id::{Leadership, LogIndex, NodeId};
 use matins_core::state::Settings;
 use matins_core::time::{BootTime, Timestamp};
-use matins_core::{Answer, Effect, LEVEL, Refusal, State};
+use matins_core::{Answer, Effect, Refusal, State};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,6 +39,8 @@ pub struct StartConfig {
     pub member: Member,
     /// Times.
     pub times: RaftTimes,
+    /// The newest feature level that this release supports: [`matins_core::LEVEL`] outside tests.
+    pub level_max: u16,
     /// The disk, and how much of the log stays on it.
     pub storage: StorageConfig,
     /// What is done when this node must end (PROTOCOL 2.3): [`exit_process`](super::exit_process) in a real one.
@@ -99,6 +101,7 @@ pub struct Consensus {
 pub(crate) struct Inner {
     pub(crate) node: NodeId,
     pub(crate) member: Member,
+    pub(crate) level_max: u16,
     pub(crate) times: RaftTimes,
     pub(crate) clock: Arc<dyn EntryClock>,
     pub(crate) dir: Arc<DataDir>,
@@ -149,7 +152,7 @@ impl Inner {
             cluster: self.links.cluster(),
             wall: wall_time(),
             applied: *self.applied.borrow(),
-            level_max: LEVEL,
+            level_max: self.level_max,
             blocks_durable: self.holdings.blocks_durable(&self.state(), &self.blobs),
             blobs_missing: missing.len() as u64,
             blobs_counted_at,

@@ -134,6 +134,29 @@ pub enum AddNodeError {
     },
 }
 
+/// Why the feature level cannot be raised.
+#[derive(Debug, Error)]
+pub enum LevelError {
+    /// A member did not answer, so nobody knows what it supports.
+    #[error("{node} ({name}) does not answer, so nobody can tell what it supports")]
+    Silent {
+        /// Which one.
+        node: NodeId,
+        /// For people.
+        name: String,
+    },
+    /// A member would not understand what is written from then on.
+    #[error("{node} runs a release that supports feature level {max} at most, and {level} was asked for")]
+    NotSupported {
+        /// Which one.
+        node: NodeId,
+        /// What was asked for.
+        level: u16,
+        /// What it supports.
+        max: u16,
+    },
+}
+
 /// Why a blob was not stored or not read.
 #[derive(Debug, Error)]
 pub enum BlobError {

@@ -44,6 +44,7 @@ impl Keeper {
                 Keep::Block { digest, bytes } => self.keep_block(digest, bytes).await,
                 Keep::Checkpoint(copy) => self.check(*copy).await,
                 Keep::Agreed { index, hash } => self.publish(index, hash).await,
+                Keep::Level(level) => self.raise(level).await,
             }
         }
     }
@@ -54,6 +55,17 @@ impl Keeper {
             Ok(written) => tracing::error!(%digest, %written, "a block is not what its entry says"),
             // It is named as missing from now on, and fetched from a peer.
             Err(error) => tracing::error!(%digest, "cannot keep a block of history: {error}"),
+        }
+    }
+
+    /// A crash before this is made up for when the entry is applied again.
+    async fn raise(&self, level: u16) {
+        let dir = Arc::clone(&self.inner.dir);
+        if dir.marker().level >= u32::from(level) {
+            return;
+        }
+        if let Err(error) = blocking(move || dir.raise_level(level.into())).await {
+            tracing::error!(level, "cannot mark the data directory with the feature level: {error}");
         }
     }
 

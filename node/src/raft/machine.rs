@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use matins_core::command::Entry;
 use matins_core::id::{Digest, LogIndex};
-use matins_core::{Effect, State, apply};
+use matins_core::{Effect, State, apply, members_changed};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, RaftSnapshotBuilder, Snapshot, StorageIOError};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -36,13 +36,15 @@ pub(crate) enum Keep {
     Checkpoint(Box<StateCopy>),
     /// A majority found this hash there.
     Agreed { index: u64, hash: Digest },
+    /// The feature level was raised: older releases must not open this directory any more (PROTOCOL 6.9).
+    Level(u16),
 }
 
 /// Where applied entries go.
 pub(crate) struct Outlets {
     pub(crate) clock: Arc<dyn EntryClock>,
     pub(crate) states: watch::Sender<Arc<State>>,
-    /// The last applied record of any kind; `State::index` knows only entries of ours.
+    /// The last applied record of any kind; `State::index` knows none of the blank ones.
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) entries: broadcast::Sender<Arc<AppliedEntry>>,
     /// Not bounded: the protocol bounds it, since a checkpoint comes once an hour and a block only when a majority has the
@@ -58,6 +60,7 @@ pub(crate) struct Machine {
     outlets: Outlets,
     snapshots: Snapshots,
     agreed: AgreedCopy,
+    level_max: u16,
 }
 
 /// The state that is to become the next snapshot: of a checkpoint that a majority agrees on, never of another index.
@@ -68,8 +71,8 @@ impl Machine {
     pub(crate) fn new(
         start: Option<StateCopy>,
         outlets: Outlets,
-        snapshots: Snapshots,
-        agreed: AgreedCopy,
+        (snapshots, agreed): (Snapshots, AgreedCopy),
+        level_max: u16,
     ) -> Self {
         let mut machine = Self {
             state: State::default(),
@@ -78,6 +81,7 @@ impl Machine {
             outlets,
             snapshots,
             agreed,
+            level_max,
         };
         if let Some(copy) = start {
             machine.replace(copy);
@@ -93,6 +97,7 @@ impl Machine {
     }
 
     fn replace(&mut self, copy: StateCopy) {
+        self.note_level(copy.state.cluster.level);
         self.state = copy.state;
         self.last_applied = Some(copy.log_id);
         self.membership = copy.membership;
@@ -108,6 +113,8 @@ impl Machine {
             EntryPayload::Blank => Applied::default(),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(log_id), membership);
+                members_changed(&mut self.state, LogIndex(log_id.index));
+                self.outlets.states.send_replace(Arc::new(self.state.clone()));
                 Applied::default()
             }
             EntryPayload::Normal(bytes) => self.apply_entry(log_id, &bytes)?,
@@ -123,7 +130,12 @@ impl Machine {
         })?;
         let at = entry.at;
         let index = LogIndex(log_id.index);
+        let before = self.state.cluster.level;
         let outcome = apply(&mut self.state, index, entry);
+        self.check_level().map_err(|error| StorageIOError::apply(log_id, &error))?;
+        if self.state.cluster.level != before {
+            self.note_level(self.state.cluster.level);
+        }
         self.outlets.clock.applied(self.state.now);
         self.keep(log_id, &outcome.effects);
         let state = Arc::new(self.state.clone());
@@ -133,6 +145,24 @@ impl Machine {
         // Nobody listening is no error: effects are hints (DESIGN 3.6).
         drop(self.outlets.entries.send(Arc::new(entry)));
         Ok(applied)
+    }
+
+    /// What a later release decides from here on, this one would decide otherwise (PROTOCOL 6.9).
+    fn check_level(&self) -> Result<(), std::io::Error> {
+        let (level, known) = (self.state.cluster.level, self.level_max);
+        if level <= known {
+            return Ok(());
+        }
+        let why = format!(
+            "the cluster is at feature level {level}, and this version of matins knows up to {known}"
+        );
+        tracing::error!("{why}: install the version that the other nodes run");
+        Err(std::io::Error::other(why))
+    }
+
+    /// Has the directory marked. The one who does it is gone only when the node stops.
+    fn note_level(&self, level: u16) {
+        drop(self.outlets.keep.send(Keep::Level(level)));
     }
 
     /// Hands what the disk is to keep to the one who keeps it. He is gone only when the node stops.
@@ -196,6 +226,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             StorageIOError::write_snapshot(Some(meta.signature()), &error)
         })?;
         self.replace(copy);
+        self.check_level().map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error))?;
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use matins_core::LEVEL;
 use matins_core::id::{ClusterId, NodeId};
 use matins_core::state::Settings;
 use matins_proto::v1;
@@ -44,7 +43,7 @@ impl Consensus {
         let alone = BTreeMap::from([(inner.node.0, inner.member.clone())]);
         inner.raft.initialize(alone).await.map_err(|error| failed(&error))?;
         inner.dir.join(ClusterId(cluster)).map_err(|error| failed(&error))?;
-        inner.dir.raise_level(LEVEL.into()).map_err(|error| failed(&error))?;
+        inner.dir.raise_level(inner.level_max.into()).map_err(|error| failed(&error))?;
         let mut leader = self.leader();
         let ready = leader.wait_for(|view| view.leading.is_some());
         match tokio::time::timeout(INIT_WITHIN, ready).await {

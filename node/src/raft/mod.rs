@@ -16,6 +16,7 @@ mod error;
 mod forward;
 mod keep;
 mod lead;
+mod level;
 mod links;
 mod local;
 mod log;
@@ -40,7 +41,8 @@ mod wire;
 
 pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
-pub use error::{AddNodeError, BlobError, InitError, ProposeError, ReadError, StartError};
+pub use error::{AddNodeError, BlobError, InitError, LevelError, ProposeError, ReadError, StartError};
+pub use level::SupportedLevel;
 pub use peer::PeerService;
 pub use storage::StorageConfig;
 pub use times::{RaftTimes, TimesError};

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use matins_core::LEVEL;
 use matins_core::command::Proposal;
 use matins_core::id::ClusterId;
 use matins_proto::v1;
@@ -179,7 +178,7 @@ impl Peer for PeerService {
     async fn join(&self, call: Request<v1::PeerJoinRequest>) -> Answer<v1::PeerJoinResponse> {
         let call = call.into_inner();
         let inner = self.inner();
-        if call.level > u32::from(LEVEL) || call.cluster == 0 {
+        if call.level > u32::from(inner.level_max) || call.cluster == 0 {
             return Err(Status::failed_precondition("this node needs a later version for that cluster"));
         }
         let dir = Arc::clone(&inner.dir);

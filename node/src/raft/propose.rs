@@ -10,7 +10,7 @@ use matins_core::command::{Entry, Proposal};
 use matins_core::id::LogIndex;
 use matins_core::mutation::{Mutation, planted};
 use matins_core::time::Timestamp;
-use matins_core::{Answer, LEVEL, Refusal, State, apply};
+use matins_core::{Answer, Refusal, State, apply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -147,6 +147,8 @@ fn split(proposals: Vec<Proposal>) -> Result<Vec<Vec<Proposal>>, ProposeError> {
 /// Assembles entries.
 pub(crate) struct Proposer {
     pub(crate) queue: mpsc::Receiver<Waiting>,
+    /// The level at which a cluster is founded.
+    pub(crate) level_max: u16,
     pub(crate) raft: Raft,
     pub(crate) clock: Arc<dyn EntryClock>,
     pub(crate) states: watch::Receiver<Arc<State>>,
@@ -226,7 +228,7 @@ impl Proposer {
             proposals.extend(waiting.proposals);
         }
         let state = Arc::clone(&self.states.borrow());
-        let level = if state.cluster.id.is_some() { state.cluster.level } else { LEVEL };
+        let level = if state.cluster.id.is_some() { state.cluster.level } else { self.level_max };
         let entry = Entry { level, at: self.clock.at(&state), proposals };
         if planted(Mutation::AnsweredBeforeApplied) && self.is_ready() {
             let index = LogIndex(state.index.0 + 1);

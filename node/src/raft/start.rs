@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use matins_core::State;
 use matins_core::election::{Election, ElectionTimes};
 use matins_core::id::{ClusterId, NodeId};
 use matins_core::state::Settings;
 use matins_core::time::Millis;
-use matins_core::{LEVEL, State};
 use openraft::SnapshotPolicy;
 use openraft::error::Fatal;
 use rand::Rng as _;
@@ -36,7 +36,7 @@ use super::watchdog::{self, Exit, OnExit, Watch};
 use crate::metrics::Timings;
 use crate::store::blobs::Blobs;
 use crate::store::log::Log;
-use crate::store::marker::{DataDir, Expected};
+use crate::store::marker::{DataDir, Expected, MarkerError};
 use crate::store::vote::VoteFile;
 use crate::store::{StoreError, snapshot};
 use crate::system;
@@ -70,7 +70,8 @@ impl Consensus {
     pub async fn start(config: StartConfig, clock: Arc<dyn EntryClock>) -> Result<Self, StartError> {
         config.times.validate()?;
         let (root, storage) = (config.data_dir.clone(), config.storage.clone());
-        let opened = system::blocking(move || open(&root, &storage)).await?;
+        let level_max = config.level_max;
+        let opened = system::blocking(move || open(&root, &storage, level_max)).await?;
         let (storage, on_exit) = (config.storage.clone(), Arc::clone(&config.on_exit));
         let (inner, ends) = assemble(config, clock, opened).await?;
         let inner = Arc::new(inner);
@@ -83,9 +84,9 @@ impl Consensus {
 }
 
 /// Blocks.
-fn open(root: &Path, storage: &StorageConfig) -> Result<Opened, StartError> {
+fn open(root: &Path, storage: &StorageConfig, level_max: u16) -> Result<Opened, StartError> {
     let files = Arc::clone(&storage.files);
-    let expected = Expected { node: None, cluster: None, level_max: LEVEL.into() };
+    let expected = Expected { node: None, cluster: None, level_max: level_max.into() };
     // Zero stands for nobody in the log. Ten digits are enough to tell nodes apart, and people read them.
     let draw = || NodeId(system::random().random_range(1..=u64::from(u32::MAX)));
     let dir = DataDir::open(Arc::clone(&files), root, expected, draw)?;
@@ -95,6 +96,10 @@ fn open(root: &Path, storage: &StorageConfig) -> Result<Opened, StartError> {
     let (durable, is_durable) = watch::channel(0);
     let snapshots = Snapshots::new(Arc::new(store), durable);
     let start = snapshots.load()?;
+    if let Some(copy) = start.as_ref().filter(|copy| copy.state.cluster.level > level_max) {
+        let (found, known) = (copy.state.cluster.level.into(), level_max.into());
+        return Err(MarkerError::Newer { path: root.into(), what: "feature level", found, known }.into());
+    }
     check_whole(&log, start.as_ref(), root)?;
     let blobs = Blobs::open(files, &root.join("blobs"))?;
     Ok(Opened { dir, log, vote, snapshots, durable: is_durable, blobs, start })
@@ -152,7 +157,7 @@ async fn assemble(
     let (keep, asked) = mpsc::unbounded_channel();
     let agreed = AgreedCopy::default();
     let outlets = Outlets { clock: Arc::clone(&clock), states, applied, entries: entries.clone(), keep };
-    let machine = Machine::new(start, outlets, snapshots.clone(), Arc::clone(&agreed));
+    let machine = Machine::new(start, outlets, (snapshots.clone(), Arc::clone(&agreed)), config.level_max);
     let network = Network { links: links.clone(), backoff: times.heartbeat };
     let raft_config =
         openraft_config(&times).validate().map_err(|error| StartError::Raft(error.to_string()))?;
@@ -169,6 +174,7 @@ async fn assemble(
     let inner = Inner {
         node: marker.node,
         member: config.member,
+        level_max: config.level_max,
         times,
         clock,
         dir: Arc::new(dir),
@@ -216,7 +222,7 @@ fn adopt_cluster(inner: &Inner) -> Result<(), StartError> {
     let cluster = inner.state().cluster.id.unwrap_or_else(|| system::random().random_range(1..=u64::MAX));
     inner.links.set_cluster(cluster);
     inner.dir.join(ClusterId(cluster))?;
-    inner.dir.raise_level(LEVEL.into())?;
+    inner.dir.raise_level(inner.level_max.into())?;
     Ok(())
 }
 
@@ -224,6 +230,7 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: On
     let tasks = &inner.tasks;
     let proposer = Proposer {
         queue: ends.queue,
+        level_max: inner.level_max,
         raft: inner.raft.clone(),
         clock: Arc::clone(&inner.clock),
         states: inner.states.clone(),

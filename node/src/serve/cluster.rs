@@ -17,6 +17,8 @@ use matins_core::{Answer, Refusal, State};
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use crate::raft::SupportedLevel;
+
 /// What a proposal was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
@@ -79,6 +81,9 @@ pub enum MembershipError {
     /// The node at that address cannot join; says why.
     #[error("{0}")]
     NotAdmitted(String),
+    /// A member does not support a feature level, or does not say; names it.
+    #[error("{0}")]
+    LevelNotSupported(String),
     /// Another change is under way.
     #[error("another change of the membership is under way")]
     Busy,
@@ -116,6 +121,9 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Adds the node that waits at this address; answers when it is a voter.
     async fn add_node(&self, address: &str) -> Result<NodeId, MembershipError>;
+
+    /// Asks all members whether they support this feature level; without one, how far they all do (PROTOCOL 6.9).
+    async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError>;
 }
 
 /// How a node sees the cluster.
@@ -160,6 +168,8 @@ pub struct MemberView {
     pub clock_ahead_millis: Option<i64>,
     /// Its version of Matins; empty: not known here.
     pub version: String,
+    /// The newest feature level it supports; `None`: not known here.
+    pub level_max: Option<u16>,
 }
 
 /// Something a person should look at.

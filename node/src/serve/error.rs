@@ -117,6 +117,7 @@ impl ApiError {
                 let subject = match what {
                     Stale::Schedule(id) => format!("schedule `{id}`"),
                     Stale::Inputs(task) => name_of(&Thing::Task(*task), state),
+                    Stale::Members => "the cluster".to_owned(),
                     Stale::Leadership(_) | Stale::Session(_) | Stale::Fence(_) | Stale::History => {
                         "history".to_owned()
                     }
@@ -142,6 +143,9 @@ impl ApiError {
                 .with("leader_time", rfc3339(state.now)),
             Refusal::RequestReused => Self::new(Reason::RequestIdReused, refusal.to_string()),
             Refusal::Invalid(why) => Self::new(Reason::BadArgument, why.clone()),
+            Refusal::AboveLevel { .. } => {
+                Self::new(Reason::Stale, refusal.to_string()).with("subject", "the cluster")
+            }
             Refusal::NotInitialised => Self::new(Reason::NotInitialized, refusal.to_string()),
         };
         match refusal.hint() {
@@ -243,6 +247,8 @@ impl From<MembershipError> for ApiError {
                 Self::new(Reason::AlreadyInitialized, text).with("cluster", format!("{cluster:016x}"))
             }
             MembershipError::NotAdmitted(_) => Self::new(Reason::NodeNotAdmitted, text),
+            MembershipError::LevelNotSupported(_) => Self::new(Reason::LevelNotSupported, text)
+                .hint("start a release on every node that supports it; `matins cluster status` tells"),
             MembershipError::Busy => Self::new(Reason::MembershipChanging, text)
                 .hint("wait until it is done, and ask again")
                 .later(),

@@ -1,11 +1,12 @@
 //! Leadership, time and the rules of the cluster (PROTOCOL 1, 2).
 
+use alloc::format;
 use alloc::vec::Vec;
 
-use crate::answer::{Answer, Refusal, Thing};
+use crate::answer::{Answer, Refusal, Stale, Thing};
 use crate::command::StopHow;
 use crate::effect::Effect;
-use crate::id::{ExecutorId, Leadership, NodeId};
+use crate::id::{ExecutorId, Leadership, LogIndex, NodeId};
 use crate::mutation::{Mutation, planted};
 use crate::state::{Leader, Settings, WorkKey};
 use crate::time::{Millis, Timestamp};
@@ -55,7 +56,8 @@ impl Step<'_> {
         }
         check_settings(&settings)?;
         self.state.cluster.id = Some(cluster);
-        self.state.cluster.level = crate::LEVEL;
+        // That of the one who founds it, and not of who applies this: a replica may support more.
+        self.state.cluster.level = self.level;
         self.state.cluster.settings = settings;
         Ok(Answer::Done)
     }
@@ -64,6 +66,23 @@ impl Step<'_> {
     pub(super) fn set_settings(&mut self, settings: Settings) -> Applied {
         check_settings(&settings)?;
         self.state.cluster.settings = settings;
+        Ok(Answer::Done)
+    }
+
+    /// From the next entry on new behaviour is allowed that older releases do not know (PROTOCOL 6.9). It never falls.
+    pub(super) fn raise_level(&mut self, level: u16, members: LogIndex) -> Applied {
+        let in_force = self.state.cluster.level;
+        if members != self.state.cluster.members {
+            return Err(Refusal::Stale(Stale::Members));
+        }
+        if level < in_force {
+            return Err(conflict(
+                Thing::Cluster,
+                format!("its feature level is {in_force}, and it never falls"),
+                "nothing is to be done: newer releases support all older levels",
+            ));
+        }
+        self.state.cluster.level = level;
         Ok(Answer::Done)
     }
 

@@ -59,7 +59,7 @@ type Applied = Result<Answer, Refusal>;
 /// Total: there is no state and no entry for which it panics.
 pub fn apply(state: &mut State, index: LogIndex, entry: Entry) -> Outcome {
     state.index = index;
-    if let Err(refusal) = check_time(state, &entry) {
+    if let Err(refusal) = check_level(state, &entry).and_then(|()| check_time(state, &entry)) {
         let answers = entry.proposals.iter().map(|_| Err(refusal.clone())).collect();
         let indexes = vec![index; entry.proposals.len()];
         return Outcome { answers, indexes, effects: Vec::new() };
@@ -67,6 +67,7 @@ pub fn apply(state: &mut State, index: LogIndex, entry: Entry) -> Outcome {
     let moved_by = entry.at.since(state.now);
     state.now = state.now.max(entry.at);
     let mut step = Step::new(state, moved_by);
+    step.level = entry.level;
     step.forget_requests();
     let mut answers = Vec::with_capacity(entry.proposals.len());
     let mut indexes = Vec::with_capacity(entry.proposals.len());
@@ -79,6 +80,20 @@ pub fn apply(state: &mut State, index: LogIndex, entry: Entry) -> Outcome {
         indexes.push(step.done_at);
     }
     Outcome { answers, indexes, effects: step.effects }
+}
+
+/// Notes that the members are others from here on (PROTOCOL 6.9): a level for which the former ones were asked is not theirs.
+pub fn members_changed(state: &mut State, index: LogIndex) {
+    (state.index, state.cluster.members) = (index, index);
+}
+
+/// I12. No leader writes such an entry: it knows the level in force.
+fn check_level(state: &State, entry: &Entry) -> Result<(), Refusal> {
+    let in_force = state.cluster.level;
+    if state.cluster.id.is_some() && entry.level > in_force {
+        return Err(Refusal::AboveLevel { level: entry.level, in_force });
+    }
+    Ok(())
 }
 
 /// PROTOCOL 1.3: one clock that reads 2036 must not take the cluster there.
@@ -108,6 +123,8 @@ struct Step<'a> {
     done_at: LogIndex,
     /// How far this entry moved leader time.
     moved_by: Millis,
+    /// The level that this entry was written at.
+    level: u16,
     /// Rows that this command may still touch (PROTOCOL 4.5).
     rows_left: u32,
     /// Tasks that ended, whose consequences are still to be drawn.
@@ -131,6 +148,7 @@ impl<'a> Step<'a> {
             state,
             effects: Vec::new(),
             moved_by,
+            level: 0,
             rows_left: 0,
             ended: VecDeque::new(),
             gates: BTreeSet::new(),
@@ -220,6 +238,7 @@ impl<'a> Step<'a> {
             Command::Drain(executor) => self.drain(executor),
             Command::Undrain(executor) => self.undrain(executor),
             Command::Abandon(task) => self.abandon(task),
+            Command::RaiseLevel { level, members } => self.raise_level(level, members),
         }
     }
 
@@ -287,7 +306,8 @@ fn is_leaders(command: &Command) -> bool {
         | Command::DeletePool(_)
         | Command::Drain(_)
         | Command::Undrain(_)
-        | Command::Abandon(_) => false,
+        | Command::Abandon(_)
+        | Command::RaiseLevel { .. } => false,
     }
 }
 

@@ -127,7 +127,8 @@ fn is_kept(answer: &Applied) -> bool {
             | Refusal::Expired { .. }
             | Refusal::RequestReused
             | Refusal::NotInitialised
-            | Refusal::TicksDue(_) => false,
+            | Refusal::TicksDue(_)
+            | Refusal::AboveLevel { .. } => false,
         },
     }
 }
@@ -149,6 +150,7 @@ mod tests {
     fn a_repeat_names_the_entry_that_did_it() {
         let mut state = State::default();
         state.cluster.id = Some(7);
+        state.cluster.level = 1;
         let set = |request: &str| Entry {
             level: 1,
             at: Timestamp::from_millis(1_000),

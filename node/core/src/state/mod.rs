@@ -129,6 +129,8 @@ pub struct Cluster {
     pub id: Option<u64>,
     /// The feature level in force.
     pub level: u16,
+    /// The log index of the newest membership (PROTOCOL 6.9); zero is the one that the cluster was made with.
+    pub members: LogIndex,
     /// The rules.
     pub settings: Settings,
     /// Who leads: node, nonce and the name of the leadership. `None` before the first.

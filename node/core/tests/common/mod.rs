@@ -30,6 +30,8 @@ pub(crate) type Fault = Box<dyn Error>;
 pub(crate) struct Script {
     pub state: State,
     at: Timestamp,
+    /// The feature level at which the next entries are written.
+    level: u16,
     /// What the log holds, from the first entry on.
     #[allow(dead_code, reason = "only the random sequences look back")]
     pub log: Vec<Vec<u8>>,
@@ -46,8 +48,8 @@ pub(crate) enum Leads {
 impl Script {
     /// A cluster that was founded at second 1000 under node-1.
     pub(crate) fn founded() -> Self {
-        let mut script =
-            Self { state: State::default(), at: Timestamp::from_millis(1_000_000), log: Vec::new() };
+        let at = Timestamp::from_millis(1_000_000);
+        let mut script = Self { state: State::default(), at, level: 1, log: Vec::new() };
         let ready = script.ready(1);
         script.enter(ready, None).expect("the first leader is ready");
         script.enter(Command::Init { cluster: 7, settings: Settings::default() }, None).expect("founded");
@@ -164,7 +166,7 @@ impl Script {
         leadership: Option<Leadership>,
     ) -> Result<(Outcome, String), Fault> {
         let proposal = Proposal { request, leadership, command };
-        let entry = Entry { level: 1, at: self.at, proposals: vec![proposal] };
+        let entry = Entry { level: self.level, at: self.at, proposals: vec![proposal] };
         let index = LogIndex(self.state.index.0 + 1);
         let before = self.state.clone();
         self.log.push(entry.encode());
@@ -287,6 +289,10 @@ impl Script {
                 index: args.need()?.parse()?,
                 hash: matins_core::id::Digest::of(args.need()?.as_bytes()),
                 voters: 3,
+            },
+            "raise-level" => Command::RaiseLevel {
+                level: args.need()?.parse()?,
+                members: LogIndex(args.number("members")?.unwrap_or(0)),
             },
             "settings" => Command::SetSettings(self.settings(args)?),
             other => return Err(format!("no command `{other}`").into()),

@@ -1,10 +1,10 @@
 //! The lines of a golden script, one after the other.
 
 use goldenscript::{Argument, Command as Line};
-use matins_core::Answer;
 use matins_core::command::{Apply, ApplyWorkflow, Command, Request};
-use matins_core::id::Leadership;
+use matins_core::id::{Leadership, LogIndex};
 use matins_core::time::Millis;
+use matins_core::{Answer, members_changed};
 
 use super::args::{schedule, seconds};
 use super::{Args, Fault, Script, words, workflow_of};
@@ -16,6 +16,15 @@ impl goldenscript::Runner for Script {
         match line.name.as_str() {
             "show" => return words::show(&self.state, &mut Args::of(line)),
             "apply" => return self.apply_line(line),
+            "level" => {
+                self.level = Args::of(line).need()?.parse()?;
+                return Ok(String::new());
+            }
+            "members" => {
+                let index = LogIndex(self.state.index.0 + 1);
+                members_changed(&mut self.state, index);
+                return Ok(format!("members of entry {}", index.0));
+            }
             _ => {}
         }
         // A request id, or a leadership of the past, may stand before any command.

@@ -133,6 +133,9 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
             )?;
             writeln!(text, "blocks {} retired {:?}", state.blocks.len(), state.retired_runs)?;
         }
+        "level" => {
+            writeln!(text, "{} under the members of entry {}", state.cluster.level, state.cluster.members.0)?;
+        }
         run => show_run(state, run.parse()?, &mut text)?,
     }
     Ok(text)

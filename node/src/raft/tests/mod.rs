@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use matins_core::State;
 use matins_core::command::{Command, Proposal, Readings, Request};
 use matins_core::id::{LogIndex, NodeId};
 use matins_core::state::Settings;
 use matins_core::time::{Millis, Timestamp};
+use matins_core::{LEVEL, State};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -22,6 +22,7 @@ use super::*;
 use crate::system::{boot_time, wall_time};
 
 mod leading;
+mod levels;
 mod snapshots;
 mod suite;
 mod working;
@@ -68,22 +69,19 @@ struct TestNode {
 
 impl TestNode {
     async fn start(dir: PathBuf, address: Option<SocketAddr>) -> Self {
+        Self::of_level(dir, address, LEVEL).await
+    }
+
+    /// As a release that supports this feature level starts it.
+    async fn of_level(dir: PathBuf, address: Option<SocketAddr>, level_max: u16) -> Self {
         let listener =
             TcpListener::bind(address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let config = config(dir.clone(), address, level_max);
         let exits = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&exits);
-        let config = StartConfig {
-            data_dir: dir.clone(),
-            member: Member {
-                name: dir.file_name().unwrap().to_string_lossy().into_owned(),
-                cluster_address: address.to_string(),
-                public_address: String::new(),
-            },
-            times: RaftTimes::default(),
-            storage: StorageConfig::default(),
-            on_exit: Arc::new(move |exit| noted.lock().unwrap().push(exit.clone())),
-        };
+        let on_exit: OnExit = Arc::new(move |exit| noted.lock().unwrap().push(exit.clone()));
+        let config = StartConfig { on_exit, ..config };
         let consensus = Consensus::start(config, Arc::new(MajorityClock::default())).await.unwrap();
         let close = CancellationToken::new();
         let served = tonic::transport::Server::builder()
@@ -109,6 +107,22 @@ impl TestNode {
 
     fn is_ready(&self) -> bool {
         self.consensus.leader().borrow().leading.is_some()
+    }
+}
+
+/// What a node is started with; its end is nobody's concern.
+fn config(dir: PathBuf, address: SocketAddr, level_max: u16) -> StartConfig {
+    StartConfig {
+        level_max,
+        member: Member {
+            name: dir.file_name().unwrap().to_string_lossy().into_owned(),
+            cluster_address: address.to_string(),
+            public_address: String::new(),
+        },
+        data_dir: dir,
+        times: RaftTimes::default(),
+        storage: StorageConfig::default(),
+        on_exit: Arc::new(|_| {}),
     }
 }
 

@@ -107,7 +107,7 @@ impl StoreBuilder<TypeConfig, RaftLog, AlwaysAgreed, TempDir> for OnDisk {
         };
         let snapshots = Snapshots::new(Arc::new(store), watch::Sender::new(0));
         let agreed = AgreedCopy::default();
-        let machine = Machine::new(None, outlets, snapshots, Arc::clone(&agreed));
+        let machine = Machine::new(None, outlets, (snapshots, Arc::clone(&agreed)), LEVEL);
         Ok((root, log, AlwaysAgreed { machine, agreed, _keep: asked }))
     }
 }

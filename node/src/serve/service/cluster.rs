@@ -11,13 +11,13 @@ use matins_proto::v1::{
     AcceptTimeRequest, AcceptTimeResponse, AddNodeRequest, AddNodeResponse, Alarm, Budget,
     ClusterStatusRequest, ClusterStatusResponse, Committed, DrainExecutorRequest, DrainExecutorResponse,
     InitClusterRequest, InitClusterResponse, ListExecutorsRequest, ListExecutorsResponse, NodeStatus,
-    UndrainExecutorRequest, UndrainExecutorResponse, node_status,
+    RaiseLevelRequest, RaiseLevelResponse, UndrainExecutorRequest, UndrainExecutorResponse, node_status,
 };
 use tokio::sync::Mutex;
 use tonic::{Request, Response};
 
 use crate::serve::api::{Api, core_time, find_executor, wire_time};
-use crate::serve::cluster::{ClusterView, MemberView, MembershipError};
+use crate::serve::cluster::{ClusterView, MemberView, MembershipError, SupportedLevel};
 use crate::serve::error::{Answer, ApiError};
 use crate::serve::view::executor::executor;
 
@@ -132,6 +132,17 @@ impl Cluster for ClusterService {
         let (_, committed) = self.api.command(&ask, Command::Undrain(id)).await?;
         Ok(Response::new(UndrainExecutorResponse { committed: Some(committed) }))
     }
+
+    async fn raise_level(&self, request: Request<RaiseLevelRequest>) -> Answer<RaiseLevelResponse> {
+        let request = request.into_inner();
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let level = u16::try_from(request.level)
+            .map_err(|_| ApiError::bad_field("level", "there is no such level"))?;
+        let supported = self.api.cluster.supported_level((level > 0).then_some(level)).await;
+        let SupportedLevel { level, members } = supported.map_err(ApiError::from)?;
+        let (_, committed) = self.api.command(&ask, Command::RaiseLevel { level, members }).await?;
+        Ok(Response::new(RaiseLevelResponse { committed: Some(committed), level: level.into() }))
+    }
 }
 
 fn cluster_id(id: u64) -> String {
@@ -176,6 +187,7 @@ fn node_status(member: &MemberView, view: &ClusterView) -> NodeStatus {
         lag: member.lag,
         clock_offset: member.clock_ahead_millis.map(matins_proto::Duration::from_millis),
         version: member.version.clone(),
+        level_max: member.level_max.map(u32::from),
     }
 }
 

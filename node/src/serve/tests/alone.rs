@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::metrics::{Change, Metrics, Scrape, Seen, Timings};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
-    LogUnreachable, MemberView, MembershipError, PastRun, TailAsk, Unanswered,
+    LogUnreachable, MemberView, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
 };
 
 /// The time at which every test begins: 2026-03-02T00:00:00Z, a Monday.
@@ -217,6 +217,13 @@ impl Cluster for Alone {
 
     async fn add_node(&self, address: &str) -> Result<NodeId, MembershipError> {
         Err(MembershipError::NotAdmitted(format!("cannot reach {address}")))
+    }
+
+    async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {
+        match level {
+            Some(level) if level > LEVEL => Err(MembershipError::LevelNotSupported(format!("{level}"))),
+            level => Ok(SupportedLevel { level: level.unwrap_or(LEVEL), members: LogIndex(0) }),
+        }
     }
 }
 

@@ -187,10 +187,9 @@ impl Collector {
 fn attribute(span: &Span, key: &str) -> String {
     use opentelemetry_proto::tonic::common::v1::any_value::Value;
     let found = span.attributes.iter().find(|attribute| attribute.key == key);
-    match found.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
-        Some(Value::StringValue(text)) => text.clone(),
-        _ => String::new(),
-    }
+    let value = found.and_then(|attribute| attribute.value.as_ref()?.value.as_ref());
+    let Some(Value::StringValue(text)) = value else { return String::new() };
+    text.clone()
 }
 
 #[test]

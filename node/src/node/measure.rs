@@ -17,7 +17,7 @@ use crate::system::boot_time;
 /// A peer that was not heard of for so long is not reachable.
 const HEARD_WITHIN_MILLIS: u64 = 3_000;
 /// How often the time without a leader is brought up to date.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A node, as its metrics see it.
 pub(super) struct Measured {

@@ -18,6 +18,7 @@ use matins_proto::v1::workflows_server::WorkflowsServer;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::server::health_reporter;
+use tower::ServiceExt as _;
 
 use super::api::Api;
 use super::bounds::{Bounds, TurnedAway, overloaded};
@@ -37,7 +38,7 @@ pub(crate) fn router(
         .build_v1()?;
     let (asked, told) = (limits.request_bytes_max, limits.answer_bytes_max);
     let mut names = Vec::new();
-    let mut routes = Routes::new(health_service).add_service(reflection);
+    let mut routes = Routes::new(reflection);
     // The same two bounds for each service; a macro since each server is a type of its own.
     macro_rules! add {
         ($($server:ident($field:ident)),*) => {$(
@@ -60,6 +61,9 @@ pub(crate) fn router(
         let bounds = bounds.clone();
         async move { bounds.hold(next.run(request)).await.unwrap_or_else(turned_away) }
     }));
+    // Outside of the bounds: a probe that is turned away would have a busy node restarted.
+    let health_service = health_service.map_request(|request: Request| request.map(tonic::body::Body::new));
+    let router = router.route_service("/grpc.health.v1.Health/{*rest}", health_service);
     Ok((router, health::follow(reporter, names, api)))
 }
 

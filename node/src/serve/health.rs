@@ -12,7 +12,7 @@ use tonic_health::server::HealthReporter;
 use super::api::Api;
 
 /// How often gRPC's health service is brought up to date.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -169,7 +169,23 @@ fn field_of(field: &FieldDescriptorProto, comment: String) -> Field {
         kind: match field.r#type() {
             Type::Bool => Kind::Bool,
             Type::Message if !is_text => Kind::Message,
-            _ => Kind::Text,
+            Type::Message
+            | Type::Group
+            | Type::Enum
+            | Type::String
+            | Type::Bytes
+            | Type::Double
+            | Type::Float
+            | Type::Int32
+            | Type::Int64
+            | Type::Uint32
+            | Type::Uint64
+            | Type::Sint32
+            | Type::Sint64
+            | Type::Fixed32
+            | Type::Fixed64
+            | Type::Sfixed32
+            | Type::Sfixed64 => Kind::Text,
         },
         proto_type: field.r#type(),
         type_name: field.type_name().to_owned(),

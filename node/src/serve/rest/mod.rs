@@ -57,6 +57,9 @@ impl Rest {
 
     /// Answers whatever came; errors too.
     pub(crate) async fn answer(self, request: Request) -> Response {
+        if request.headers().contains_key(header::ORIGIN) {
+            return error::response(&page_of_the_web().into());
+        }
         let found = path::find(ROUTES, request.method(), request.uri().path());
         let answered = match found {
             path::Found::Route(route, fields) => self.call(route, fields, request).await,
@@ -123,6 +126,14 @@ fn go_on(message: &Message, headers: &HeaderMap, asked: &mut Map<String, Value>)
     if let Some(last) = last.filter(|_| message.field("after_index").is_some()) {
         asked.insert("afterIndex".into(), last.into());
     }
+}
+
+/// A page of the web must not start programs on the machine, or in the network, of whoever looks at it. Browsers say where
+/// what they send comes from, and nobody else does.
+fn page_of_the_web() -> ApiError {
+    ApiError::new(Reason::Denied, "requests of web pages are not taken")
+        .with("action", "ask from a web page")
+        .hint("ask from a program, without the header `Origin`")
 }
 
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {

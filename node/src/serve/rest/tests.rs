@@ -166,6 +166,9 @@ async fn errors_have_the_status_that_fits_and_say_what_to_do() {
         json!({ "sources": [{ "path": "w.matins.yaml", "text": "workflow: w\ntasks: { t: { runs: x } }" }] });
     let faulty = post(&world, "/v1/workflows:apply", &faulty).await;
     assert_eq!(faulty.json()["error"]["violations"][0]["field"], "w.matins.yaml:2:10", "{}", faulty.body);
+    let page =
+        ask(&world, "POST", "/v1/runs:start", ("Origin: http://a.example\r\n", "{\"workflow\":\"w\"}")).await;
+    assert_eq!((page.status, &page.json()["error"]["reason"]), (403, &json!("DENIED")));
     assert_eq!(get(&world, "/v1/nothing").await.status, 404);
     let other = ask(&world, "DELETE", "/v1/runs", ("", "")).await;
     assert_eq!(other.status, 405);

@@ -7,6 +7,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::World;
+use crate::serve::DoorLimits;
 
 async fn probe(world: &World, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(world.address).await.unwrap();
@@ -26,7 +27,9 @@ async fn health(world: &World, service: &str) -> ServingStatus {
 
 #[tokio::test]
 async fn a_node_is_alive_before_it_is_ready_and_says_why() {
-    let world = World::empty().await;
+    // A node that turns every other call away.
+    let full = DoorLimits { calls_in_flight_max: 0, plain_calls_in_flight_max: 0, ..DoorLimits::default() };
+    let world = World::with(full).await;
     assert_eq!(probe(&world, "/livez").await, (200, "alive\n".into()));
     let (status, why) = probe(&world, "/readyz").await;
     assert_eq!(status, 503);

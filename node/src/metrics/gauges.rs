@@ -32,7 +32,7 @@ pub struct Seen {
     pub last: u64,
     /// The last record that it applied.
     pub applied: u64,
-    /// The other members.
+    /// The other members, as the leader knows them; empty on others.
     pub peers: Vec<Peer>,
     /// Bytes of its log.
     pub log_bytes: u64,
@@ -122,10 +122,14 @@ impl Gauges {
         );
         to.add(
             ("peer_reachable", &["peer"]),
-            "1 if this node heard of the peer in the last 3 seconds; the leader hears of all",
+            "1 if the leader heard of the peer in the last 3 seconds; only the leader tells it",
             it.peer_reachable,
         );
-        to.add(("peer_lag_entries", &["peer"]), "Records that the peer is behind this node", it.peer_lag);
+        to.add(
+            ("peer_lag_entries", &["peer"]),
+            "Records that the peer is behind the leader; only the leader tells it",
+            it.peer_lag,
+        );
         to.add(("process_resident_memory_bytes", &[]), "Memory of the process", it.memory);
         to.add(("process_open_fds", &[]), "Open files and connections of the process", it.open_files);
     }

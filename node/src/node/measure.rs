@@ -39,14 +39,16 @@ impl Measured {
         let (term, last) = consensus.progress();
         let own = consensus.status();
         let state = consensus.state();
+        let leads = consensus.leader().borrow().leading.is_some();
         Seen {
             now: self.clock.now().max(state.now),
             state,
-            leads: consensus.leader().borrow().leading.is_some(),
+            leads,
             term,
             last,
             applied: own.applied,
-            peers: self.peers(own.applied),
+            // Only the leader asks after the others, so only it knows.
+            peers: if leads { self.peers(own.applied) } else { Vec::new() },
             log_bytes: consensus.log_bytes_after(0),
             blob_bytes: consensus.inner().blobs.total_bytes(),
             blobs_missing: own.blobs_missing,
@@ -60,10 +62,10 @@ impl Measured {
         let others = members.nodes.iter().filter(|(id, _)| **id != self.consensus.node());
         let peer = |(id, member): (&NodeId, &crate::raft::Member)| {
             let status = heard.iter().find(|(_, peer)| peer.node == *id);
-            let is_fresh = |(at, _): &&(_, _)| boot_time().since(*at).0 < HEARD_WITHIN_MILLIS;
+            let is_fresh = |(at, _): &(_, _)| boot_time().since(*at).0 < HEARD_WITHIN_MILLIS;
             Peer {
                 name: member.name.clone(),
-                is_reachable: status.filter(is_fresh).is_some(),
+                is_reachable: status.is_some_and(is_fresh),
                 lag: status.map(|(_, peer)| applied.saturating_sub(peer.applied)),
             }
         };
@@ -123,13 +125,11 @@ pub(super) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
         // Before it belongs to a cluster nobody is missing.
         let is_member = consensus.cluster().is_some();
         match leader {
-            Some(leader) => {
-                if last.replace(leader).is_some_and(|last: NodeId| last != leader) {
-                    metrics.counts().leader_changed();
-                }
+            Some(leader) if last.replace(leader).is_some_and(|last: NodeId| last != leader) => {
+                metrics.counts().leader_changed();
             }
             None if is_member => alone_since = Some(now),
-            None => {}
+            Some(_) | None => {}
         }
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },

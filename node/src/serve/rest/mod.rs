@@ -64,7 +64,7 @@ impl Rest {
         let answered = match found {
             path::Found::Route(route, fields) => self.call(route, fields, request).await,
             path::Found::OtherMethods(methods) => return wrong_method(request.method(), &methods),
-            path::Found::Nothing => Err(nothing_at(request.uri().path()).into()),
+            path::Found::Nothing => return not_found(request).await,
         };
         answered.unwrap_or_else(|status| error::response(&status))
     }

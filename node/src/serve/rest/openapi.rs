@@ -1,4 +1,4 @@
-//! The description of this API as OpenAPI 3.1, made from the table and from the protos with their comments.
+//! The description of this API as `OpenAPI` 3.1, made from the table and from the protos with their comments.
 //!
 //! Kept as `docs/openapi.json` and served at `/openapi.json`. Start reading at [`document`].
 

@@ -1,5 +1,7 @@
 //! `/metrics` tells what was done.
 
+#![expect(clippy::float_cmp, reason = "these are counts, and exact")]
+
 use matins_core::command::{Command, Decision, Finish, Fire, Tick};
 use matins_core::id::Fence;
 use matins_core::state::{AttemptOutcome, SkipReason};
@@ -19,7 +21,7 @@ fn value(text: &str, series: &str) -> f64 {
 async fn runs_attempts_ticks_and_commands_are_counted() {
     let world = World::founded().await;
     let alone = &world.alone;
-    let file = "pool: db\nslots: 2\n---\nworkflow: w\nschedules: { s: { cron: '0 * * * *' } }\ntasks: { t: { run: 'true', pool: db } }";
+    let file = "pool: db\nslots: 2\n---\nworkflow: w\nconcurrency: { max_active_runs: 9 }\nschedules: { s: { cron: '0 * * * *' } }\ntasks: { t: { run: 'true', pool: db } }";
     world.apply(file).await.unwrap();
     alone.fire();
     for _ in 0..3 {

@@ -385,6 +385,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_a_node_is_understood() {
+        let layer: Layer = toml::from_str(include_str!("../../deploy/config/node.toml")).unwrap();
+        let settings = layer.settle().unwrap();
+        assert_eq!(settings.log_format, LogFormat::Json);
+        assert!(settings.node.is_insecure);
+    }
+
+    #[test]
     fn all_faults_are_told_at_once() {
         let layer = Layer {
             listen: Some("0.0.0.0:7070".into()),

@@ -71,13 +71,13 @@ pub(crate) enum Verb {
     /// Pools: slots that tasks of any workflow share
     #[command(subcommand)]
     Pool(PoolVerb),
-    /// Executors: list, drain, undrain
+    /// Executors: list, drain, undrain, remove; run one without a node
     #[command(subcommand)]
     Executor(ExecutorVerb),
     /// Attempts that nobody can end
     #[command(subcommand)]
     Attempt(AttemptVerb),
-    /// The cluster: init, add, status, time
+    /// The cluster: init, add, remove, replace, transfer-leader, wait, status, time
     #[command(subcommand)]
     Cluster(ClusterVerb),
     Dev(DevArgs),
@@ -87,9 +87,6 @@ pub(crate) enum Verb {
     /// The parent of an executor's tasks. `main` looks for it before it reads any flag.
     #[command(hide = true)]
     Supervisor(Passed),
-    /// Becomes a task. As above.
-    #[command(hide = true, name = "task-exec")]
-    TaskExec(Passed),
 }
 
 /// Print a script that completes verbs and flags in your shell
@@ -137,8 +134,8 @@ impl Verb {
             Self::Demo(args) => crate::demo::demo(args, context).await,
             Self::Server(args) => Box::pin(crate::server::serve(*args)).await,
             Self::Completion(args) => completion(&args, context),
-            Self::Supervisor(Passed { arguments }) | Self::TaskExec(Passed { arguments }) => {
-                unreachable!("`main` takes these before clap does: {arguments:?}")
+            Self::Supervisor(Passed { arguments }) => {
+                unreachable!("`main` takes this before clap does: {arguments:?}")
             }
         }
     }

@@ -31,15 +31,14 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Verb};
 use crate::context::{Context, Outcome};
+use crate::executor::ExecutorVerb;
 use crate::fault::Fault;
 
 fn main() -> ExitCode {
-    // Each task pays for what comes before these two, so they come first.
+    // A supervisor stays small: it forks for each task, and a fork costs what there is of it.
     let mut arguments = std::env::args_os().skip(1);
-    match arguments.next().as_deref().and_then(|verb| verb.to_str()) {
-        Some("task-exec") => return matins_node::execute::task_exec::main(arguments),
-        Some("supervisor") => return matins_node::execute::supervisor::main(arguments),
-        Some(_) | None => {}
+    if arguments.next().is_some_and(|verb| verb == "supervisor") {
+        return matins_node::execute::supervisor::main(arguments);
     }
     let Cli { global, verb } = Cli::parse();
     match perform(verb, &Context::new(global)) {
@@ -55,7 +54,7 @@ fn main() -> ExitCode {
 /// A server gets a thread for each core; a client waits more than it works.
 fn perform(verb: Verb, context: &Context) -> Outcome {
     let mut builder = match &verb {
-        Verb::Server(_) => tokio::runtime::Builder::new_multi_thread(),
+        Verb::Server(_) | Verb::Executor(ExecutorVerb::Run(_)) => tokio::runtime::Builder::new_multi_thread(),
         Verb::Check(_)
         | Verb::Apply(_)
         | Verb::Start(_)
@@ -76,8 +75,7 @@ fn perform(verb: Verb, context: &Context) -> Outcome {
         | Verb::Dev(_)
         | Verb::Demo(_)
         | Verb::Completion(_)
-        | Verb::Supervisor(_)
-        | Verb::TaskExec(_) => tokio::runtime::Builder::new_current_thread(),
+        | Verb::Supervisor(_) => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Fault::machine("cannot start the runtime", error))?;

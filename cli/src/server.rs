@@ -134,6 +134,12 @@ pub(crate) struct Layer {
 #[serde(transparent)]
 pub(crate) struct Labels(BTreeMap<String, String>);
 
+impl From<Labels> for BTreeMap<String, String> {
+    fn from(Labels(labels): Labels) -> Self {
+        labels
+    }
+}
+
 impl FromStr for Labels {
     type Err = String;
 
@@ -176,8 +182,8 @@ struct Settings {
 }
 
 /// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LogFormat {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -277,11 +283,11 @@ fn level_max() -> u16 {
     pretended.and_then(|level| level.parse().ok()).unwrap_or(matins_node::LEVEL)
 }
 
-fn default_slots() -> u32 {
+pub(crate) fn default_slots() -> u32 {
     std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32 * 2)
 }
 
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -320,25 +326,25 @@ pub(crate) async fn serve(args: ServerArgs) -> Outcome {
             .hint("`matins server -h` lists all settings"));
     }
     let settings = read_settings(args.config, args.layer)?;
-    start_log(&settings);
+    start_log(settings.log.parse().expect("it was parsed when it was checked"), settings.log_format);
     tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
     let reason = Box::pin(run_node(settings.node, stopped(args.tied))).await?;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)
 }
 
-fn start_log(settings: &Settings) {
-    let filter: EnvFilter = settings.log.parse().expect("it was parsed when it was checked");
+/// Logs to stderr what the filter lets through.
+pub(crate) fn start_log(filter: EnvFilter, format: LogFormat) {
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    match settings.log_format {
+    match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
 }
 
 /// Comes back with the reason when this process is asked to end.
-async fn stopped(tied: bool) -> &'static str {
+pub(crate) async fn stopped(tied: bool) -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate()).expect("a handler for SIGTERM can be installed");

@@ -120,9 +120,13 @@ call! {
     command Pools.Set SetPoolRequest -> SetPoolResponse;
     command Pools.Delete DeletePoolRequest -> DeletePoolResponse;
     command Cluster.AddNode AddNodeRequest -> AddNodeResponse, patience |_| SLOW;
+    command Cluster.RemoveNode RemoveNodeRequest -> RemoveNodeResponse, patience |_| SLOW;
+    command Cluster.ReplaceNode ReplaceNodeRequest -> ReplaceNodeResponse, patience |_| SLOW;
+    command Cluster.TransferLeader TransferLeaderRequest -> TransferLeaderResponse;
     command Cluster.AcceptTime AcceptTimeRequest -> AcceptTimeResponse;
     command Cluster.Drain DrainExecutorRequest -> DrainExecutorResponse;
     command Cluster.Undrain UndrainExecutorRequest -> UndrainExecutorResponse;
+    command Cluster.RemoveExecutor RemoveExecutorRequest -> RemoveExecutorResponse;
     command Cluster.RaiseLevel RaiseLevelRequest -> RaiseLevelResponse;
 }
 
@@ -232,9 +236,13 @@ mod tests {
             ListPoolsRequest,
             InitClusterRequest,
             AddNodeRequest,
+            RemoveNodeRequest,
+            ReplaceNodeRequest,
+            TransferLeaderRequest,
             AcceptTimeRequest,
             DrainExecutorRequest,
             UndrainExecutorRequest,
+            RemoveExecutorRequest,
             RaiseLevelRequest,
             ClusterStatusRequest,
             ListExecutorsRequest,

@@ -22,6 +22,8 @@ use crate::raft::{AppliedEntry, Subscription};
 const PACK_BYTES_MAX: u64 = 1 << 20;
 /// A pack is closed so long after the first attempt in it ended.
 const PACK_WAITS: Duration = Duration::from_secs(5);
+/// How often an executor without a node asks what is open.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Before a pack that could not be stored or attached is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -35,13 +37,34 @@ pub trait Packs: Send + Sync + 'static {
     async fn attach(&self, logs: Vec<(Fence, LogPlace)>) -> Result<(), String>;
 }
 
+/// Asked what is open, by an executor that has no state to look at.
+#[tonic::async_trait]
+pub trait OpenLogs: Send + Sync + 'static {
+    /// Fences of ended attempts whose logs wait to be packed; and which of these fences are settled. `None`: ask later.
+    async fn look(&self, fences: Vec<Fence>) -> Option<(Vec<Fence>, Vec<Fence>)>;
+}
+
+/// How a packer comes to know what is open.
+enum News {
+    /// From the state and the entries of the node that the executor belongs to.
+    Here(watch::Receiver<Arc<State>>, Subscription),
+    /// By asking.
+    Asked(Arc<dyn OpenLogs>),
+}
+
+/// Whether nobody waits for a log and no live attempt writes it.
+pub(crate) fn is_settled(state: &State, fence: Fence) -> bool {
+    !state.live.contains(&fence)
+        && !state.logs_open.contains(&fence)
+        && fence.0 <= state.cluster.counters.fence
+}
+
 /// Packs the logs of one executor.
 pub struct Packer {
     executor: ExecutorId,
     logs: LogFolder,
     packs: Arc<dyn Packs>,
-    states: watch::Receiver<Arc<State>>,
-    entries: Subscription,
+    news: News,
     /// Ended attempts whose logs wait to be packed.
     waiting: BTreeSet<Fence>,
     bytes: u64,
@@ -56,7 +79,19 @@ impl Packer {
         packs: Arc<dyn Packs>,
         (states, entries): (watch::Receiver<Arc<State>>, Subscription),
     ) -> Self {
-        Self { executor, logs, packs, states, entries, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
+        let news = News::Here(states, entries);
+        Self { executor, logs, packs, news, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
+    }
+
+    /// A packer for an executor that belongs to no node.
+    pub fn asking(
+        executor: ExecutorId,
+        logs: LogFolder,
+        packs: Arc<dyn Packs>,
+        open: Arc<dyn OpenLogs>,
+    ) -> Self {
+        let news = News::Asked(open);
+        Self { executor, logs, packs, news, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
     }
 
     /// Packs for as long as the node lives.
@@ -66,11 +101,11 @@ impl Packer {
             let closes_at = self.closes_at.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let is_full = self.bytes >= PACK_BYTES_MAX;
             tokio::select! {
-                entry = self.entries.recv() => match entry {
-                    Ok(entry) => self.note(&entry),
-                    // Effects are hints: what was missed stands in the state.
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_state(),
-                    Err(broadcast::error::RecvError::Closed) => return,
+                heard = self.news.next() => match heard {
+                    Heard::Entry(entry) => self.note(&entry),
+                    Heard::Lagged => self.look_at_state(),
+                    Heard::Time => self.ask().await,
+                    Heard::End => return,
                 },
                 () = sleep_until(closes_at), if self.closes_at.is_some() && !is_full => self.close().await,
                 () = std::future::ready(()), if is_full => self.close().await,
@@ -80,7 +115,8 @@ impl Packer {
 
     /// All that is open, and what lies here for nothing.
     fn look_at_state(&mut self) {
-        let state = self.states.borrow().clone();
+        let News::Here(states, _) = &self.news else { return };
+        let state = states.borrow().clone();
         for (fence, (executor, _, _)) in state.logs_open.iter() {
             if *executor == self.executor {
                 self.add(*fence);
@@ -88,12 +124,21 @@ impl Packer {
         }
         // A log that nobody waits for and no live attempt writes was settled while this node was away.
         for fence in self.logs.fences().unwrap_or_default() {
-            if !state.live.contains(&fence)
-                && !state.logs_open.contains(&fence)
-                && fence.0 <= state.cluster.counters.fence
-            {
+            if is_settled(&state, fence) {
                 self.delete(fence);
             }
+        }
+    }
+
+    /// The same, without a state.
+    async fn ask(&mut self) {
+        let News::Asked(open) = &self.news else { return };
+        let answer = open.look(self.logs.fences().unwrap_or_default()).await;
+        let Some((open, settled)) = answer else { return };
+        open.into_iter().for_each(|fence| self.add(fence));
+        for fence in settled {
+            self.waiting.remove(&fence);
+            self.delete(fence);
         }
     }
 
@@ -166,6 +211,32 @@ impl Packer {
             (_, None) | (None, Some(_)) => LogPlace::Lost,
         };
         self.packs.attach(places.into_iter().map(|(fence, range)| (fence, place(range))).collect()).await
+    }
+}
+
+/// What a packer hears.
+enum Heard {
+    Entry(Arc<AppliedEntry>),
+    /// Effects are hints: what was missed stands in the state.
+    Lagged,
+    /// It is time to ask.
+    Time,
+    End,
+}
+
+impl News {
+    async fn next(&mut self) -> Heard {
+        match self {
+            Self::Here(_, entries) => match entries.recv().await {
+                Ok(entry) => Heard::Entry(entry),
+                Err(broadcast::error::RecvError::Lagged(_)) => Heard::Lagged,
+                Err(broadcast::error::RecvError::Closed) => Heard::End,
+            },
+            Self::Asked(_) => {
+                sleep(ASK_EVERY).await;
+                Heard::Time
+            }
+        }
     }
 }
 

@@ -38,7 +38,9 @@ impl Reason {
             | Self::NodeNotAdmitted
             | Self::MembershipChanging
             | Self::NoTimeWaiting
-            | Self::LevelNotSupported => Code::FailedPrecondition,
+            | Self::LevelNotSupported
+            | Self::MembershipUnsafe
+            | Self::LeadNotTaken => Code::FailedPrecondition,
             Self::LimitExceeded | Self::Overloaded => Code::ResourceExhausted,
             Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown => Code::Unavailable,
             Self::Denied => Code::PermissionDenied,

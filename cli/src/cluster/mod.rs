@@ -1,12 +1,14 @@
 //! Verbs about the cluster: how it is made and grows, how it is, and what time it has.
 
 mod level;
+mod members;
 mod status;
 
 use clap::{Args, Subcommand};
-use matins_proto::v1::{AcceptTimeRequest, AddNodeRequest, InitClusterRequest};
+use matins_proto::v1::{AcceptTimeRequest, InitClusterRequest};
 
 use self::level::{RaiseLevelArgs, raise_level};
+use self::members::{AddArgs, RemoveArgs, ReplaceArgs, TransferArgs, WaitArgs};
 use self::status::{StatusArgs, status};
 use crate::context::{Context, Outcome, Repeat};
 use crate::fault::Fault;
@@ -17,6 +19,10 @@ use crate::run::parse_instant;
 pub(crate) enum ClusterVerb {
     Init(InitArgs),
     Add(AddArgs),
+    Remove(RemoveArgs),
+    Replace(ReplaceArgs),
+    TransferLeader(TransferArgs),
+    Wait(WaitArgs),
     Status(StatusArgs),
     RaiseLevel(RaiseLevelArgs),
     /// The cluster's time
@@ -40,22 +46,6 @@ Example:
   matins --endpoint 10.0.0.1:7070 cluster add 10.0.0.2:7071
   matins --endpoint 10.0.0.1:7070 cluster add 10.0.0.3:7071")]
 pub(crate) struct InitArgs {
-    #[command(flatten)]
-    repeat: Repeat,
-}
-
-/// Add a node that waits with an empty directory
-///
-/// It becomes a voter once it has caught up.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Example:
-  matins cluster add 10.0.0.2:7071")]
-pub(crate) struct AddArgs {
-    /// Where its cluster port is, as the other nodes reach it
-    #[arg(value_name = "HOST:PORT")]
-    address: String,
-
     #[command(flatten)]
     repeat: Repeat,
 }
@@ -88,13 +78,11 @@ impl ClusterVerb {
                     format!("cluster {} is made, its first node is {}", answer.cluster_id, answer.node);
                 context.done(&answer, sentence)
             }
-            Self::Add(args) => {
-                let AddArgs { address, repeat } = args;
-                let ask = AddNodeRequest { request_id: repeat.request_id, not_after: None, address };
-                let answer = context.client()?.call(ask).await?;
-                let sentence = format!("{} is a voter; there are {} now", answer.node, answer.voters);
-                context.done(&answer, sentence)
-            }
+            Self::Add(args) => members::add(args, context).await,
+            Self::Remove(args) => members::remove(args, context).await,
+            Self::Replace(args) => members::replace(args, context).await,
+            Self::TransferLeader(args) => members::transfer(args, context).await,
+            Self::Wait(args) => members::wait(args, context).await,
             Self::Status(StatusArgs {}) => status(context).await,
             Self::RaiseLevel(args) => raise_level(args, context).await,
             Self::Time(TimeVerb::Accept(args)) => accept(args, context).await,

@@ -5,7 +5,7 @@ use anstyle::{AnsiColor, Style};
 use super::Look;
 
 /// A state's word, its symbol, and its colour.
-const STATES: [(&str, &str, Option<AnsiColor>); 24] = [
+const STATES: [(&str, &str, Option<AnsiColor>); 25] = [
     ("waiting", "·", Some(AnsiColor::BrightBlack)),
     ("queued", "·", Some(AnsiColor::BrightBlack)),
     ("running", "●", Some(AnsiColor::Cyan)),
@@ -29,6 +29,7 @@ const STATES: [(&str, &str, Option<AnsiColor>); 24] = [
     ("changed", "~", Some(AnsiColor::Yellow)),
     ("unchanged", " ", Some(AnsiColor::BrightBlack)),
     ("deleted", "-", Some(AnsiColor::Red)),
+    ("leaving", "‖", Some(AnsiColor::Yellow)),
     ("unreachable", "✘", Some(AnsiColor::Red)),
 ];
 
@@ -77,7 +78,7 @@ mod tests {
         let words =
             words.chain((1..=6).filter_map(|n| attempt::State::try_from(n).ok()).map(|it| it.as_str_name()));
         let words =
-            words.chain((1..=4).filter_map(|n| executor::State::try_from(n).ok()).map(|it| it.as_str_name()));
+            words.chain((1..=5).filter_map(|n| executor::State::try_from(n).ok()).map(|it| it.as_str_name()));
         let missing: Vec<_> = words.filter(|word| colour(word).is_none()).collect();
         assert!(missing.is_empty(), "{missing:?}");
     }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+pub(crate) mod load;
 mod processes;
 
 use std::fs::{self, File};
@@ -25,6 +26,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
     pub(crate) nodes: Vec<Node>,
+    /// Executors that belong to no node.
+    executors: Vec<Child>,
+    /// Nodes that were ever started.
+    made: usize,
 }
 
 /// One node, up or down.
@@ -51,6 +56,7 @@ impl Drop for Cluster {
     /// Nodes first, so that nothing starts anew; then supervisors and tasks, which outlive a node on purpose.
     fn drop(&mut self) {
         self.nodes.iter_mut().for_each(Node::kill);
+        self.kill_executors();
         processes::end_all_of(self.folder.path());
     }
 }
@@ -68,7 +74,7 @@ impl Cluster {
         let first = cluster.nodes[0].endpoint();
         cluster.ask_at(&first, &["cluster", "init"]).well();
         for node in &cluster.nodes[1..] {
-            let address = format!("127.0.0.1:{}", node.cluster_port);
+            let address = node.cluster_address();
             cluster.until("the node answers", || {
                 cluster.ask_at(&node.endpoint(), &["cluster", "status"]).code == Some(0)
             });
@@ -98,7 +104,28 @@ impl Cluster {
         };
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
         nodes.iter_mut().for_each(Node::up);
-        Self { folder, nodes }
+        let made = nodes.len();
+        Self { folder, nodes, executors: Vec::new(), made }
+    }
+
+    /// Starts another node, which belongs to no cluster yet, and tells which it is.
+    pub(crate) fn start_empty(&mut self) -> usize {
+        self.made += 1;
+        let name = format!("n{}", self.made);
+        let ports = free_ports(2);
+        let data_dir = self.folder.path().join(&name);
+        let mut node = Node { name, port: ports[0], cluster_port: ports[1], data_dir, child: None };
+        node.up();
+        self.nodes.push(node);
+        let at = self.nodes.len() - 1;
+        self.until("the node answers", || self.status(at).is_some());
+        at
+    }
+
+    /// Starts another node and makes it a voter.
+    pub(crate) fn grow(&mut self) {
+        let new = self.start_empty();
+        self.ask(&["cluster", "add", &self.nodes[new].cluster_address()]).well();
     }
 
     /// All endpoints, as `--endpoint` takes them.
@@ -210,14 +237,40 @@ impl Cluster {
         fence().expect("it was running a moment ago")
     }
 
+    /// Starts an executor that belongs to no node. It is ended with the cluster's folder.
+    pub(crate) fn start_executor(&mut self, name: &str) {
+        let (dir, listen) = (self.folder.path().join(name), format!("127.0.0.1:{}", free_ports(1)[0]));
+        let join = self.nodes.iter().map(Node::cluster_address).collect::<Vec<_>>().join(",");
+        let log = File::options().create(true).append(true).open(dir.with_extension("log"));
+        let mut command = command();
+        command.args(["executor", "run", "--name", name, "--join", &join, "--listen", &listen, "--tied"]);
+        command.args(["--labels", "place=outside"]);
+        command.arg("--data-dir").arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null());
+        let child = command.stderr(log.expect("the folder is there")).spawn();
+        self.executors.push(child.expect("the binary can be started"));
+    }
+
+    /// Ends all of them, as a power cut would.
+    pub(crate) fn kill_executors(&mut self) {
+        for mut child in self.executors.drain(..) {
+            child.kill().expect("it was not waited for yet");
+            child.wait().expect("it is our child");
+        }
+    }
+
     /// Waits until a node's executor is in this state, as `executor list` says it.
     #[track_caller]
     pub(crate) fn until_executor(&self, at: usize, state: &str) {
-        let name = &self.nodes[at].name;
+        self.until_executor_named(&self.nodes[at].name, state);
+    }
+
+    /// As [`Self::until_executor`], for any executor.
+    #[track_caller]
+    pub(crate) fn until_executor_named(&self, name: &str, state: &str) {
         let is_so = || {
             let list = self.json(&["executor", "list"]);
             list.as_array()
-                .is_some_and(|all| all.iter().any(|it| it["name"] == **name && it["state"] == state))
+                .is_some_and(|all| all.iter().any(|it| it["name"] == *name && it["state"] == state))
         };
         self.until(&format!("executor {name} is {state}"), is_so);
     }
@@ -266,6 +319,11 @@ impl Node {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where other nodes reach it.
+    pub(crate) fn cluster_address(&self) -> String {
+        format!("127.0.0.1:{}", self.cluster_port)
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.data_dir.with_extension("log")
     }
@@ -308,6 +366,14 @@ impl Node {
     /// Ends it as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::KILL);
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("it is our child");
+        }
+    }
+
+    /// Ends it in good order, as a service manager does.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
         if let Some(mut child) = self.child.take() {
             child.wait().expect("it is our child");
         }

@@ -222,6 +222,18 @@ impl Cluster for Served {
     async fn add_node(&self, _: Request<AddNodeRequest>) -> Answer<AddNodeResponse> {
         no()
     }
+    async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Answer<RemoveNodeResponse> {
+        no()
+    }
+    async fn replace_node(&self, _: Request<ReplaceNodeRequest>) -> Answer<ReplaceNodeResponse> {
+        no()
+    }
+    async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answer<TransferLeaderResponse> {
+        no()
+    }
+    async fn remove_executor(&self, _: Request<RemoveExecutorRequest>) -> Answer<RemoveExecutorResponse> {
+        no()
+    }
     async fn accept_time(&self, _: Request<AcceptTimeRequest>) -> Answer<AcceptTimeResponse> {
         no()
     }

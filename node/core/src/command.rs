@@ -243,6 +243,8 @@ pub enum Command {
         /// The log index of the membership under which all members said that they support it; refused under another.
         members: LogIndex,
     },
+    /// This executor is to be forgotten: no new attempts, and its row goes with its last session (PROTOCOL 2.7).
+    Dismiss(ExecutorId),
 }
 
 /// How the processes of an attempt are ended.
@@ -273,6 +275,8 @@ pub struct OpenSession {
     pub slots: u32,
     /// What tasks may ask for.
     pub labels: BTreeMap<String, String>,
+    /// Host and port where its logs are read; empty: those of the node that it belongs to.
+    pub address: String,
 }
 
 /// Decisions about ticks (PROTOCOL 3.1, 3.2). Without any it only sets `next`.

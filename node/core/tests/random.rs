@@ -189,7 +189,7 @@ fn every_kind_of_command_is_drawn() {
     assert_eq!(drawn, (0..KINDS).collect());
 }
 
-const KINDS: u32 = 44;
+const KINDS: u32 = 45;
 
 fn kind(command: &Command) -> u32 {
     match command {
@@ -237,5 +237,6 @@ fn kind(command: &Command) -> u32 {
         Command::Undrain(_) => 41,
         Command::Abandon(_) => 42,
         Command::RaiseLevel { .. } => 43,
+        Command::Dismiss(_) => 44,
     }
 }

@@ -61,11 +61,13 @@ pub struct ExecutorConfig {
     pub slots: u32,
     /// What tasks may ask for.
     pub labels: BTreeMap<String, String>,
+    /// Host and port where its logs are read; empty: those of its node.
+    pub address: String,
     /// The highest feature level of this binary.
     pub level: u32,
     /// What this machine gives its tasks.
     pub environment: TaskEnvironment,
-    /// A binary whose `main` knows `supervisor` and `task-exec`; `None`: that of this process.
+    /// A binary whose `main` knows `supervisor`; `None`: that of this process.
     pub program: Option<PathBuf>,
     /// A cgroup to make those of the tasks in; `None`: this process's own, if it is delegated.
     pub cgroup: Option<PathBuf>,

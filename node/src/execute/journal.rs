@@ -16,6 +16,7 @@ use prost::Message;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
+use super::spares::Spares;
 use super::supervisor::{STATUS, StatusFile};
 use crate::system;
 
@@ -40,6 +41,7 @@ struct StartFile {
 pub(crate) struct Journal {
     dir: PathBuf,
     identity: Identity,
+    spares: Spares,
 }
 
 impl Journal {
@@ -52,8 +54,8 @@ impl Journal {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         let known = fs::read_to_string(dir.join("journal")).ok().and_then(|text| text.trim().parse().ok());
-        let mut journal =
-            Self { dir: dir.to_owned(), identity: Identity { boot, journal: known.unwrap_or_default() } };
+        let identity = Identity { boot, journal: known.unwrap_or_default() };
+        let mut journal = Self { dir: dir.to_owned(), identity, spares: Spares::open(dir.join("spare"))? };
         if known.is_none() {
             journal.renew()?;
         }
@@ -107,7 +109,10 @@ impl Journal {
 
     /// Journals a start; the text that came first stays (PROTOCOL 4.3).
     pub(crate) fn write_start(&self, fence: Fence, job: &v1::Job) -> io::Result<()> {
-        fs::create_dir_all(self.attempt(fence))?;
+        let attempt = self.attempt(fence);
+        if !self.spares.take(&attempt) {
+            fs::create_dir_all(&attempt)?;
+        }
         let start = StartFile { identity: self.identity.clone(), job: job.encode_to_vec() };
         let bytes = postcard::to_allocvec(&start).map_err(io::Error::other)?;
         self.replace_in(fence, START, &bytes)
@@ -149,7 +154,7 @@ impl Journal {
     pub(crate) fn forget(&self, fence: Fence) {
         let trash = self.dir.join("trash").join(fence.0.to_string());
         // Renamed first: a start that outlives half of its folder would count as journaled.
-        if fs::rename(self.attempt(fence), &trash).is_ok() {
+        if fs::rename(self.attempt(fence), &trash).is_ok() && !self.spares.give(&trash) {
             remove(&trash);
         }
     }

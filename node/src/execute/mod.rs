@@ -7,10 +7,10 @@ mod link;
 pub mod log;
 mod output;
 mod prepare;
+mod spares;
 pub mod supervisor;
 mod supervisors;
 mod tail;
-pub mod task_exec;
 pub mod wire;
 
 pub use executor::{Blobs, Executor, ExecutorConfig, ExecutorHandle};

@@ -4,8 +4,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
+use matins_core::id::NodeId;
 use matins_proto::v1;
 use matins_proto::v1::executor_link_server::{ExecutorLink, ExecutorLinkServer};
+use matins_proto::v1::executor_message;
 use matins_proto::v1::leader_message::Message;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -65,17 +67,22 @@ impl ExecutorLink for LinkService {
         if !self.lead.send(Input::Opened(conn, to_executor, close.clone())).await {
             return Err(Status::unavailable("this node is stopping"));
         }
-        tokio::spawn(hear(request.into_inner(), conn, self.lead.clone(), close));
+        tokio::spawn(hear(request.into_inner(), conn, (self.consensus.clone(), self.lead.clone()), close));
         // The stream ends when the leader drops its sender.
         Ok(Response::new(Box::pin(ReceiverStream::new(messages).map(Ok))))
     }
+}
+
+/// The executor of a node that was taken out is not one any more (PROTOCOL 2.7), though it may not know it yet.
+fn may_come(consensus: &Consensus, hello: &v1::Hello) -> bool {
+    !hello.address.is_empty() || consensus.members().nodes.contains_key(&NodeId(hello.node))
 }
 
 /// Hands on what an executor says, in order, until it or the leader ends the stream.
 async fn hear(
     mut said: Streaming<v1::ExecutorMessage>,
     conn: ConnId,
-    lead: LeadHandle,
+    (consensus, lead): (Consensus, LeadHandle),
     close: CancellationToken,
 ) {
     loop {
@@ -84,6 +91,11 @@ async fn hear(
             next = said.message() => next,
         };
         match next {
+            Ok(Some(v1::ExecutorMessage { message: Some(executor_message::Message::Hello(hello)) }))
+                if !may_come(&consensus, &hello) =>
+            {
+                break;
+            }
             Ok(Some(v1::ExecutorMessage { message: Some(message) })) => {
                 if !lead.send(Input::Of(conn, Some(message))).await {
                     return;

@@ -86,6 +86,7 @@ impl Sessions {
             name: hello.name,
             slots: hello.slots,
             labels: hello.labels,
+            address: hello.address,
         };
         let starts = hello.held.iter().map(|fence| (*fence, Start::Confirmed)).collect();
         self.streams.insert(conn, Stream { hello, starts, stops: BTreeMap::new() });

@@ -57,18 +57,7 @@ impl NodeConfig {
             ("cluster", self.cluster_listen, &self.cluster_address, "--cluster-advertise"),
         ];
         for (what, address, told, flag) in ports {
-            if !address.ip().is_loopback() && !self.is_insecure {
-                faults.push(format!(
-                    "the {what} port would listen on {address} for anybody who can reach it, without TLS and tokens; listen on a \
-                     loopback address, or say `--insecure` if the network is private"
-                ));
-            }
-            if address.ip().is_unspecified() && told.is_none() {
-                faults.push(format!(
-                    "the {what} port listens on every address, so others cannot tell where to reach it; give \
-                     `{flag} HOST:PORT`"
-                ));
-            }
+            faults.extend(faults_of_port((what, flag), address, told.as_ref(), self.is_insecure));
         }
         if !self.data_dir.is_absolute() {
             faults.push(format!("the data directory {} is not an absolute path", self.data_dir.display()));
@@ -81,4 +70,27 @@ impl NodeConfig {
         }
         faults
     }
+}
+
+/// What is wrong with a port: `told` is the address that others are told, given by this flag.
+pub(super) fn faults_of_port(
+    (what, flag): (&str, &str),
+    address: SocketAddr,
+    told: Option<&String>,
+    is_insecure: bool,
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !address.ip().is_loopback() && !is_insecure {
+        faults.push(format!(
+            "the {what} port would listen on {address} for anybody who can reach it, without TLS and tokens; listen on a \
+             loopback address, or say `--insecure` if the network is private"
+        ));
+    }
+    if address.ip().is_unspecified() && told.is_none() {
+        faults.push(format!(
+            "the {what} port listens on every address, so others cannot tell where to reach it; give \
+             `{flag} HOST:PORT`"
+        ));
+    }
+    faults
 }

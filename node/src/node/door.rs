@@ -14,29 +14,27 @@ use matins_core::{Refusal, State};
 use matins_proto::v1;
 use matins_proto::v1::attempt_logs_client::AttemptLogsClient;
 use matins_proto::v1::attempt_logs_server::AttemptLogs as _;
-use matins_proto::v1::cluster_client::ClusterClient;
 use tokio::sync::watch;
 use tonic::Request;
 
+use super::members;
 use crate::execute::LogFolder;
 use crate::execute::log::{Stream, frames_of};
 use crate::history::{History, error_chain};
 use crate::lead::shell::LeadHandle;
 use crate::lead::time::LeaderTime;
-use crate::raft::{
-    AddNodeError, BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError,
-};
+use crate::raft::{BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembershipError, PastRun, SupportedLevel, TailAsk,
-    Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel,
+    TailAsk, Unanswered,
 };
 use crate::system::{boot_time, connect};
 
 /// A member that was not heard for so long is not reachable.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// How long connecting to another node's port may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Consensus as the services ask it.
 pub(super) struct ClusterDoor {
@@ -88,24 +86,6 @@ impl ClusterDoor {
             } else {
                 String::new()
             },
-        }
-    }
-
-    /// Asks the leader to add a node: only it changes the membership.
-    async fn add_through_leader(&self, leader: &Member, address: &str) -> Result<NodeId, MembershipError> {
-        let unreachable = |_| MembershipError::Unanswered(Unanswered::NotReady);
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", leader.public_address));
-        let channel = connect(&endpoint.map_err(unreachable)?.connect_timeout(CONNECT_WITHIN)).await;
-        let mut leader = ClusterClient::new(channel.map_err(unreachable)?);
-        let request = v1::AddNodeRequest { address: address.into(), ..v1::AddNodeRequest::default() };
-        match leader.add_node(request).await {
-            Ok(added) => added.into_inner().node.parse().map_err(|error| {
-                MembershipError::NotAdmitted(format!("the leader answered with a strange node id: {error}"))
-            }),
-            Err(status) if status.code() == tonic::Code::Unavailable => {
-                Err(MembershipError::Unanswered(Unanswered::NotReady))
-            }
-            Err(status) => Err(MembershipError::NotAdmitted(status.message().into())),
         }
     }
 }
@@ -183,23 +163,12 @@ impl Cluster for ClusterDoor {
         })
     }
 
-    async fn add_node(&self, address: &str) -> Result<NodeId, MembershipError> {
-        match self.consensus.add_node(address).await {
-            Ok(node) => Ok(node),
-            Err(AddNodeError::NotLeader { leader: Some((_, leader)) }) => {
-                self.add_through_leader(&leader, address).await
-            }
-            Err(AddNodeError::NotLeader { leader: None }) => {
-                Err(MembershipError::Unanswered(Unanswered::NotReady))
-            }
-            Err(AddNodeError::Busy) => Err(MembershipError::Busy),
-            Err(
-                error @ (AddNodeError::Unreachable { .. }
-                | AddNodeError::Foreign { .. }
-                | AddNodeError::Behind { .. }
-                | AddNodeError::Failed { .. }),
-            ) => Err(MembershipError::NotAdmitted(error_chain(&error))),
-        }
+    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+        members::change(&self.consensus, ask).await
+    }
+
+    async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, MembershipError> {
+        members::hand_over(&self.consensus, to).await
     }
 
     async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {
@@ -247,6 +216,18 @@ pub(super) struct LogDoor {
 }
 
 impl LogDoor {
+    /// Name and address of who has the logs of an executor: its node, or itself if it belongs to none.
+    fn place_of(&self, executor: ExecutorId) -> Result<(String, String), LogUnreachable> {
+        let state = self.consensus.state();
+        if let Some(row) = state.executors.get(&executor).filter(|row| !row.address.is_empty()) {
+            return Ok((row.name.clone(), row.address.clone()));
+        }
+        let members = self.consensus.members();
+        let member = members.nodes.get(&executor);
+        let member = member.map(|member| (member.name.clone(), member.cluster_address.clone()));
+        member.ok_or_else(|| LogUnreachable(format!("{executor} is no member of the cluster")))
+    }
+
     async fn chunks(&self, executor: ExecutorId, ask: &TailAsk) -> Result<LogPiecesOnWire, LogUnreachable> {
         let request = v1::TailRequest {
             fence: ask.fence.0,
@@ -260,14 +241,11 @@ impl LogDoor {
             let chunks = own.tail(Request::new(request)).await.map_err(refused)?;
             return Ok(chunks.into_inner());
         }
-        let members = self.consensus.members();
-        let member = members.nodes.get(&executor);
-        let member =
-            member.ok_or_else(|| LogUnreachable(format!("{executor} is no member of the cluster")))?;
+        let (name, address) = self.place_of(executor)?;
         let unreachable = |error: tonic::transport::Error| {
-            LogUnreachable(format!("cannot reach {}: {}", member.name, error_chain(&error)))
+            LogUnreachable(format!("cannot reach {name}: {}", error_chain(&error)))
         };
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", member.cluster_address));
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
         let channel = connect(&endpoint.map_err(unreachable)?.connect_timeout(CONNECT_WITHIN)).await;
         let mut logs = AttemptLogsClient::new(channel.map_err(unreachable)?);
         let chunks = logs.tail(request).await.map_err(refused)?;

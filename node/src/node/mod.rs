@@ -6,6 +6,8 @@
 mod config;
 mod door;
 mod measure;
+mod members;
+mod outside;
 mod ports;
 
 use std::io;
@@ -37,9 +39,13 @@ use crate::traces;
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
 use measure::Measured;
+pub use outside::{ExecutorProcess, ExecutorProcessConfig};
 
 /// How long attaching a pack of logs may take.
 const ATTACH_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a leader that is told to stop tries to hand its lead over.
+const HAND_OVER_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -148,8 +154,10 @@ impl Node {
         &self.consensus
     }
 
-    /// Stops the node. Tasks of its executor go on under their supervisor until their lease ends or the node is back.
+    /// Stops the node. If it leads, another node leads first, so that nobody waits for an election. Tasks of its executor go
+    /// on under their supervisor until their lease ends or the node is back.
     pub async fn stop(self) {
+        self.give_up_lead().await;
         self.stopping.cancel();
         if let Some(executor) = self.executor {
             executor.shutdown().await;
@@ -157,6 +165,18 @@ impl Node {
         self.tasks.close();
         self.tasks.wait().await;
         self.consensus.stop().await;
+    }
+
+    async fn give_up_lead(&self) {
+        let leads = self.consensus.leader().borrow().leading.is_some();
+        if !leads || self.consensus.members().voters().len() < 2 {
+            return;
+        }
+        match tokio::time::timeout(HAND_OVER_WITHIN, self.consensus.hand_over(None)).await {
+            Ok(Ok(leader)) => tracing::info!(%leader, "handed the lead over before stopping"),
+            Ok(Err(error)) => tracing::warn!("stops while it leads: {error}"),
+            Err(_) => tracing::warn!("stops while it leads: nobody took the lead over in time"),
+        }
     }
 }
 
@@ -260,6 +280,7 @@ fn start_executor(
         dir: folder.clone(),
         node: consensus.node(),
         name: config.name.clone(),
+        address: String::new(),
         slots: settings.slots,
         labels: settings.labels,
         level: u32::from(config.level_max),

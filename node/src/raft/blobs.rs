@@ -1,6 +1,7 @@
 //! Blobs between nodes (PROTOCOL 6.4): a majority has one before a command names it; who lacks one fetches it; who keeps one that
 //! nothing names drops it after a day.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -54,6 +55,30 @@ impl Holdings {
 
     pub(crate) fn missing(&self) -> (u64, BTreeSet<Digest>) {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads what blocks of history name, each once. `false`: some of them are not here, or cannot be read.
+    fn read_blocks(&self, state: &State, blobs: &Blobs) -> bool {
+        let mut by_block = self.by_block.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed: BTreeSet<Digest> = state.blocks.iter().map(|(_, block)| block.digest).collect();
+        by_block.retain(|digest, _| listed.contains(digest));
+        let mut is_whole = true;
+        for digest in listed {
+            let Entry::Vacant(unread) = by_block.entry(digest) else { continue };
+            let bytes = blobs.get(&digest).ok().flatten();
+            match bytes.and_then(|bytes| Block::decode(&bytes)) {
+                Some(block) => drop(unread.insert(named_by(&block))),
+                None => is_whole = false,
+            }
+        }
+        is_whole
+    }
+
+    /// What the blocks of history name that were read.
+    fn named_by_blocks(&self, state: &State) -> BTreeSet<Digest> {
+        let by_block = self.by_block.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = state.blocks.iter().filter_map(|(_, block)| by_block.get(&block.digest));
+        listed.flatten().copied().collect()
     }
 
     /// Looks on from where the last look ended.
@@ -178,19 +203,40 @@ async fn put_there(mut link: Link, to: v1::PeerTo, digest: Digest, bytes: Bytes)
 
 /// Takes a blob from the first node that has it.
 async fn fetch(inner: &Arc<Inner>, digest: Digest) -> Result<(), BlobError> {
+    match fetch_from_any(inner, digest).await? {
+        Fetched::Here => Ok(()),
+        Fetched::NotFound | Fetched::Unreachable => Err(BlobError::Lost(digest)),
+    }
+}
+
+/// What came of asking everybody for a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fetched {
+    Here,
+    /// A majority of the voters answered, and nobody who did has it: it is lost, and nothing waits for it.
+    NotFound,
+    /// Somebody who did not answer may have it.
+    Unreachable,
+}
+
+async fn fetch_from_any(inner: &Arc<Inner>, digest: Digest) -> Result<Fetched, BlobError> {
     let members = inner.members();
+    let mut lack_it = BTreeSet::from([inner.node]);
     for (node, member) in &members.nodes {
         let link = inner.links.at(&member.cluster_address).ok().filter(|_| *node != inner.node);
         let Some(link) = link else { continue };
         match fetch_from(inner, link, *node, digest).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Fetched::Here),
             Err(FetchError::Store(error)) => return Err(error.into()),
             Err(FetchError::Peer(status)) => {
                 tracing::debug!(%digest, %node, "no blob from there: {}", status.message());
+                if status.code() == tonic::Code::NotFound {
+                    lack_it.insert(*node);
+                }
             }
         }
     }
-    Err(BlobError::Lost(digest))
+    Ok(if members.is_majority(&lack_it) { Fetched::NotFound } else { Fetched::Unreachable })
 }
 
 enum FetchError {
@@ -232,11 +278,12 @@ pub(crate) async fn tend(inner: Arc<Inner>) {
         // A node that is to become a voter is waited for.
         let is_voter = inner.members().voters().contains(&inner.node);
         let every = if is_voter { LOOK_EVERY } else { LOOK_EVERY_NEW };
-        tokio::select! {
+        let depth = tokio::select! {
             () = inner.stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
-        }
-        look(&inner).await;
+            () = inner.count.notified() => Depth::All,
+            () = tokio::time::sleep(every) => if is_voter { Depth::Known } else { Depth::All },
+        };
+        look(&inner, depth).await;
         if swept_at.elapsed() >= SWEEP_EVERY {
             swept_at = tokio::time::Instant::now();
             let inner = Arc::clone(&inner);
@@ -245,48 +292,87 @@ pub(crate) async fn tend(inner: Arc<Inner>) {
     }
 }
 
-/// Fetches what the state names and this node lacks.
-pub(crate) async fn look(inner: &Arc<Inner>) {
+/// Which blobs of history are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// The blocks, and what those of them name that were read before.
+    Known,
+    /// The blocks and all that they name: each is read once. Only such a look counts what is missing.
+    All,
+}
+
+/// Has missing blobs counted, unless they were in a state of this index or a later one. Does not wait for it.
+pub(crate) fn ask_to_count(inner: &Inner, count_from: u64) {
+    if inner.holdings.missing().0 < count_from {
+        inner.count.notify_one();
+    }
+}
+
+/// The same, and waits.
+pub(crate) async fn count(inner: &Arc<Inner>, count_from: u64) {
+    if inner.holdings.missing().0 < count_from {
+        look(inner, Depth::All).await;
+    }
+}
+
+/// Fetches what state and history name and this node lacks.
+pub(crate) async fn look(inner: &Arc<Inner>, depth: Depth) {
+    // Blocks that came name more; one that is not to be had holds nothing up.
+    while look_once(inner, depth).await {}
+}
+
+/// `true`: look again, a block has come.
+async fn look_once(inner: &Arc<Inner>, depth: Depth) -> bool {
     let state = inner.state();
-    let index = state.index.0;
-    let blobs = Arc::clone(&inner.blobs);
+    let counted_at = match depth {
+        Depth::Known => inner.holdings.missing().0,
+        Depth::All => state.index.0,
+    };
+    let blocks: BTreeSet<Digest> = state.blocks.iter().map(|(_, block)| block.digest).collect();
+    let shared = Arc::clone(inner);
     let mut missing = blocking(move || {
+        if depth == Depth::All {
+            shared.holdings.read_blocks(&state, &shared.blobs);
+        }
         let mut names = named(&state);
-        names.retain(|digest| !blobs.has(digest));
+        names.extend(shared.holdings.named_by_blocks(&state));
+        names.retain(|digest| !shared.blobs.has(digest));
         names
     })
     .await;
     let set = |missing: &BTreeSet<Digest>| {
-        *inner.holdings.missing.lock().unwrap_or_else(PoisonError::into_inner) = (index, missing.clone());
+        let mut held = inner.holdings.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = (counted_at, missing.clone());
     };
     set(&missing);
+    let mut has_news = false;
     for digest in missing.clone() {
         if inner.stop.is_cancelled() {
-            return;
+            return false;
         }
-        if fetch(inner, digest).await.is_ok() {
-            missing.remove(&digest);
+        match fetch_from_any(inner, digest).await {
+            Ok(Fetched::Here) => has_news |= blocks.contains(&digest),
+            Ok(Fetched::NotFound) => tracing::debug!(%digest, "a blob is lost"),
+            Ok(Fetched::Unreachable) | Err(_) => continue,
+        }
+        missing.remove(&digest);
+        // What a block names that has just come is not counted yet.
+        if !has_news {
             set(&missing);
         }
     }
+    has_news && depth == Depth::All
 }
 
 /// Deletes what neither state nor history names and nobody holds. Blocks.
 fn sweep(inner: &Inner) {
     let state = inner.state();
     let mut names = named(&state);
-    let mut by_block = inner.holdings.by_block.lock().unwrap_or_else(PoisonError::into_inner);
-    let listed: BTreeSet<Digest> = state.blocks.iter().map(|(_, block)| block.digest).collect();
-    by_block.retain(|digest, _| listed.contains(digest));
-    for digest in &listed {
-        if !by_block.contains_key(digest) {
-            // What a block that is not here names is not known: nothing is deleted until it is.
-            let Ok(Some(bytes)) = inner.blobs.get(digest) else { return };
-            let Some(block) = Block::decode(&bytes) else { return };
-            by_block.insert(*digest, named_by(&block));
-        }
+    if !inner.holdings.read_blocks(&state, &inner.blobs) {
+        // What a block that is not here names is not known: nothing is deleted until it is.
+        return;
     }
-    names.extend(by_block.values().flatten().copied());
+    names.extend(inner.holdings.named_by_blocks(&state));
     let mut holds = inner.holdings.holds.lock().unwrap_or_else(PoisonError::into_inner);
     for (digest, _) in inner.blobs.list() {
         // A hold that is unknown starts anew.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::blobs::Holdings;
+use super::change::Register;
 use super::clock::EntryClock;
 use super::elect::Elections;
 use super::error::ProposeError;
@@ -124,10 +125,18 @@ pub(crate) struct Inner {
     pub(crate) peers: watch::Sender<Vec<(BootTime, PeerStatus)>>,
     /// What `init` was given, until the cluster is founded.
     pub(crate) init: Mutex<Settings>,
-    /// One fetch of a blob, one receive of a snapshot and one change of members at a time.
+    /// One fetch of a blob and one receive of a snapshot at a time.
     pub(crate) fetching: tokio::sync::Mutex<()>,
     pub(crate) receiving: tokio::sync::Mutex<()>,
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// One change of members, or hand-over of the lead, at a time.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) register: Register,
+    /// Held while an entry is written, and while a read round goes out: a hand-over of the lead keeps both from beginning.
+    pub(crate) proposing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) rounding: Arc<tokio::sync::Mutex<()>>,
+    /// Tells that missing blobs are to be counted, and that this node was taken out of the cluster.
+    pub(crate) count: tokio::sync::Notify,
+    pub(crate) leaving: tokio::sync::Notify,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }

@@ -38,6 +38,11 @@ impl Elections {
         self.lock().heard_leader(boot_time());
     }
 
+    /// Whether this node has heard no leader for a while.
+    pub(crate) fn misses_leader(&self) -> bool {
+        self.lock().misses_leader(boot_time())
+    }
+
     /// Whether a node whose last record is `last` would be followed.
     pub(crate) fn would_follow(&self, last: Option<LogId>, own: Option<LogId>) -> bool {
         last >= own && self.lock().misses_leader(boot_time())

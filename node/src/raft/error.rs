@@ -90,15 +90,21 @@ pub enum InitError {
     Failed(String),
 }
 
-/// Why a node was not added.
-#[derive(Debug, Error)]
-pub enum AddNodeError {
+/// Why the membership was not changed. Nothing was, unless it says otherwise.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ChangeError {
     /// Another node leads: ask it.
     #[error("this node does not lead")]
     NotLeader {
         /// Who does, as far as is known.
         leader: Option<(NodeId, Member)>,
     },
+    /// The leader itself is to go: another node must lead first.
+    #[error("this node leads, and does not take itself out")]
+    Leads,
+    /// No member has this id or name.
+    #[error("no member of the cluster is `{0}`")]
+    NoMember(String),
     /// It cannot be reached.
     #[error("cannot reach {address}: {why}")]
     Unreachable {
@@ -115,8 +121,8 @@ pub enum AddNodeError {
         /// Whose it is.
         cluster: u64,
     },
-    /// Another change of membership is under way.
-    #[error("another change of membership is under way")]
+    /// Another change of membership is under way, or this one is still going on.
+    #[error("a change of membership is under way")]
     Busy,
     /// It did not catch up in time; it stays a learner, and adding it again goes on from there.
     #[error("{address} did not catch up in time")]
@@ -124,14 +130,37 @@ pub enum AddNodeError {
         /// Where.
         address: String,
     },
-    /// Something failed underneath; the text says what.
-    #[error("cannot add {address}: {why}")]
-    Failed {
-        /// Where.
-        address: String,
-        /// What failed.
+    /// The voters that it leaves are too few, or may lack data that only the others have (PROTOCOL 2.7).
+    #[error("{why}")]
+    Unsafe {
+        /// Which, and why.
         why: String,
+        /// What to do.
+        hint: String,
     },
+    /// Something failed underneath; the text says what.
+    #[error("cannot change the membership: {0}")]
+    Failed(String),
+}
+
+/// Why the lead was not handed over. This node leads on, unless it says otherwise.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum TransferError {
+    /// Another node leads: ask it.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who does, as far as is known.
+        leader: Option<(NodeId, Member)>,
+    },
+    /// No member has this id or name.
+    #[error("no member of the cluster is `{0}`")]
+    NoMember(String),
+    /// The membership is being changed, or the lead is being handed over already.
+    #[error("a change of membership is under way")]
+    Busy,
+    /// Nobody took it; the text says why.
+    #[error("{0}")]
+    NotTaken(String),
 }
 
 /// Why the feature level cannot be raised.

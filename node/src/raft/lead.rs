@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::ClockReading;
 use super::consensus::{Consensus, Inner, LeaderView};
 use super::types::{Members, PeerStatus, Vote};
-use super::wire;
+use super::{change, wire};
 use crate::system::{self, boot_time, wall_time};
 
 /// Between quorum rounds that nobody asked for.
@@ -91,6 +91,7 @@ async fn get_ready(inner: Arc<Inner>, lead: CancellationToken) {
         }
     });
     tracing::info!(%leadership, "this node is ready to lead");
+    inner.tasks.spawn(change::finish_what_was_begun(Arc::clone(&inner)));
 }
 
 async fn propose_ready(inner: &Inner) -> Option<Leadership> {
@@ -159,10 +160,10 @@ async fn ask_all(inner: &Arc<Inner>) {
 }
 
 /// What the other members say of themselves; who does not answer is missing.
-async fn ask_members(inner: &Inner) -> Vec<(BootTime, PeerStatus)> {
+pub(crate) async fn ask_members(inner: &Inner) -> Vec<(BootTime, PeerStatus)> {
     let members = inner.members();
     let asked = members.nodes.iter().filter(|(node, _)| **node != inner.node);
-    let answers = join_all(asked.map(|(_, member)| ask(inner, &member.cluster_address))).await;
+    let answers = join_all(asked.map(|(_, member)| ask(inner, &member.cluster_address, 0))).await;
     answers.into_iter().flatten().collect()
 }
 
@@ -184,16 +185,18 @@ impl Consensus {
         if *known == self.inner().member.cluster_address {
             return None;
         }
-        let (_, status) = ask(self.inner(), known).await?;
+        let (_, status) = ask(self.inner(), known, 0).await?;
         (status.node == self.node()).then(|| known.clone())
     }
 }
 
-/// What the node at `address` says of itself, and when it was asked.
-pub(crate) async fn ask(inner: &Inner, address: &str) -> Option<(BootTime, PeerStatus)> {
+/// What the node at `address` says of itself, and when it was asked. It counts its missing blobs anew if it did so last in
+/// a state before `count_from`.
+pub(crate) async fn ask(inner: &Inner, address: &str, count_from: u64) -> Option<(BootTime, PeerStatus)> {
     let mut link = inner.links.at(address).ok()?;
     let asked_at = boot_time();
-    let answer = tokio::time::timeout(inner.times.vote, link.control.status(v1::PeerStatusRequest {})).await;
+    let request = v1::PeerStatusRequest { count_from };
+    let answer = tokio::time::timeout(inner.times.vote, link.control.status(request)).await;
     let status = wire::status_in(&answer.ok()?.ok()?.into_inner()).ok()?;
     Some((asked_at, status))
 }

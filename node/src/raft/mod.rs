@@ -9,13 +9,16 @@
 #![expect(clippy::result_large_err, reason = "openraft's traits fix the error types, which are large")]
 
 mod blobs;
+mod change;
 mod clock;
 mod consensus;
 mod elect;
 mod error;
 mod forward;
+mod hand_over;
 mod keep;
 mod lead;
+mod leave;
 mod level;
 mod links;
 mod local;
@@ -39,12 +42,16 @@ mod types;
 mod watchdog;
 mod wire;
 
+pub use change::MemberChange;
 pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
-pub use error::{AddNodeError, BlobError, InitError, LevelError, ProposeError, ReadError, StartError};
+pub use error::{
+    BlobError, ChangeError, InitError, LevelError, ProposeError, ReadError, StartError, TransferError,
+};
 pub use level::SupportedLevel;
 pub use peer::PeerService;
 pub use storage::StorageConfig;
 pub use times::{RaftTimes, TimesError};
 pub use types::{Member, Members, PeerStatus};
 pub use watchdog::{Exit, OnExit, exit_process};
+pub use wire::members_in;

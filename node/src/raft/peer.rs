@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use matins_core::command::Proposal;
-use matins_core::id::ClusterId;
+use matins_core::id::{ClusterId, Fence, NodeId};
 use matins_proto::v1;
 use matins_proto::v1::peer_server::{Peer, PeerServer};
 use openraft::Snapshot;
@@ -17,7 +17,8 @@ use super::consensus::{Consensus, Inner};
 use super::error::ProposeError;
 use super::links::{MESSAGE_BYTES_MAX, PART_BYTES};
 use super::snapshot::{SnapshotFile, meta_for_openraft};
-use super::{record, wire};
+use super::{blobs, leave, record, wire};
+use crate::packs;
 use crate::store::StoreError;
 use crate::system;
 
@@ -170,8 +171,9 @@ impl Peer for PeerService {
         Ok(Response::new(v1::PeerReadIndexResponse { index: round.index }))
     }
 
-    async fn status(&self, _call: Request<v1::PeerStatusRequest>) -> Answer<v1::PeerStatusResponse> {
+    async fn status(&self, call: Request<v1::PeerStatusRequest>) -> Answer<v1::PeerStatusResponse> {
         let inner = self.inner();
+        blobs::ask_to_count(inner, call.into_inner().count_from);
         Ok(Response::new(wire::status_out(&inner.status(), &inner.member)))
     }
 
@@ -190,6 +192,52 @@ impl Peer for PeerService {
         inner.links.set_cluster(cluster.0);
         let member = Some(wire::member_out(&inner.member));
         Ok(Response::new(v1::PeerJoinResponse { node: inner.node.0, member }))
+    }
+
+    async fn take_lead(&self, call: Request<v1::PeerTakeLeadRequest>) -> Answer<v1::PeerTakeLeadResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        let inner = self.inner();
+        let own = inner.log.store().last().map(record::to_log_id);
+        if own < call.last.map(wire::log_id_in) {
+            return Err(Status::failed_precondition("this node lacks the end of the log"));
+        }
+        tracing::info!("the leader hands over its lead: this node stands for election");
+        inner.raft.trigger().elect().await.map_err(stopped)?;
+        Ok(Response::new(v1::PeerTakeLeadResponse {}))
+    }
+
+    async fn leave(&self, call: Request<v1::PeerLeaveRequest>) -> Answer<v1::PeerLeaveResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        leave::mark(self.inner(), call.index).await;
+        Ok(Response::new(v1::PeerLeaveResponse {}))
+    }
+
+    async fn standing(&self, call: Request<v1::PeerStandingRequest>) -> Answer<v1::PeerStandingResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        let gone = leave::gone_since(self.inner(), NodeId(call.node), call.since).await;
+        Ok(Response::new(v1::PeerStandingResponse { removed_at: gone.unwrap_or(0) }))
+    }
+
+    async fn members(&self, _: Request<v1::PeerMembersRequest>) -> Answer<v1::PeerMembersResponse> {
+        let inner = self.inner();
+        let leader = inner.leader.borrow().leader.as_ref().map_or(0, |(node, _)| node.0);
+        let cluster = inner.links.cluster().unwrap_or(0);
+        Ok(Response::new(wire::members_out(&inner.members(), cluster, leader)))
+    }
+
+    async fn logs(&self, call: Request<v1::PeerLogsRequest>) -> Answer<v1::PeerLogsResponse> {
+        let call = call.into_inner();
+        self.check(call.to.as_ref())?;
+        let (state, executor) = (self.inner().state(), NodeId(call.executor));
+        let open = state.logs_open.iter().filter(|(_, (of, _, _))| *of == executor);
+        let settled = call.fences.iter().copied().filter(|fence| packs::is_settled(&state, Fence(*fence)));
+        Ok(Response::new(v1::PeerLogsResponse {
+            open: open.map(|(fence, _)| fence.0).collect(),
+            settled: settled.collect(),
+        }))
     }
 
     type GetBlobStream = Pin<Box<dyn Stream<Item = Result<v1::PeerBlobPart, Status>> + Send>>;

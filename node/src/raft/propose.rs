@@ -157,6 +157,8 @@ pub(crate) struct Proposer {
     pub(crate) written: watch::Receiver<u64>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) timings: Timings,
+    /// Held by who lets nothing new into the log for a moment.
+    pub(crate) proposing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -180,6 +182,12 @@ impl Proposer {
             let permit = tokio::select! {
                 () = self.stop.cancelled() => return,
                 permit = Arc::clone(&in_flight).acquire_owned() => permit.expect("it is never closed"),
+            };
+            // The lead may be handed over just now: who waits here goes on elsewhere then.
+            let proposing = Arc::clone(&self.proposing);
+            let _may_write = tokio::select! {
+                () = self.stop.cancelled() => return,
+                may_write = proposing.lock() => may_write,
             };
             if !first.founds_leadership && !self.is_ready() {
                 drop(first.answer.send(Err(self.not_leader())));

@@ -37,6 +37,8 @@ pub(crate) struct Rounder {
     pub(crate) waiting: mpsc::Receiver<oneshot::Sender<Round>>,
     pub(crate) raft: Raft,
     pub(crate) watch: Arc<Watch>,
+    /// Held by who keeps this node silent for a moment.
+    pub(crate) rounding: Arc<tokio::sync::Mutex<()>>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -68,6 +70,7 @@ impl Rounder {
             while let Ok(another) = self.waiting.try_recv() {
                 waiting.push(another);
             }
+            let _may_go_out = self.rounding.lock().await;
             let began = boot_time();
             // A round that fails leaves its callers without an answer; they ask again or give up.
             let Ok((read, _)) = self.raft.get_read_log_id().await else { continue };

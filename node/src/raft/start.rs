@@ -21,7 +21,6 @@ use super::consensus::{Consensus, Inner, LeaderView, StartConfig};
 use super::elect::{Driver, Elections};
 use super::error::StartError;
 use super::keep::Keeper;
-use super::lead;
 use super::links::Links;
 use super::log::{RaftLog, Signals};
 use super::machine::{AgreedCopy, Keep, Machine, Outlets, StateCopy};
@@ -33,6 +32,7 @@ use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::Raft;
 use super::watchdog::{self, Exit, OnExit, Watch};
+use super::{lead, leave};
 use crate::metrics::Timings;
 use crate::store::blobs::Blobs;
 use crate::store::log::Log;
@@ -197,7 +197,12 @@ async fn assemble(
         init: Mutex::new(Settings::default()),
         fetching: tokio::sync::Mutex::default(),
         receiving: tokio::sync::Mutex::default(),
-        changing: tokio::sync::Mutex::default(),
+        changing: Arc::default(),
+        register: Mutex::default(),
+        proposing: Arc::default(),
+        rounding: Arc::default(),
+        count: tokio::sync::Notify::new(),
+        leaving: tokio::sync::Notify::new(),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
@@ -238,6 +243,7 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: On
         written: ends.written,
         watch: Arc::clone(&inner.watch),
         timings: inner.timings.clone(),
+        proposing: Arc::clone(&inner.proposing),
         stop: inner.stop.clone(),
         tasks: tasks.clone(),
     };
@@ -246,6 +252,7 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: On
         waiting: ends.rounds,
         raft: inner.raft.clone(),
         watch: Arc::clone(&inner.watch),
+        rounding: Arc::clone(&inner.rounding),
         stop: inner.stop.clone(),
     };
     tasks.spawn(rounder.run());
@@ -266,6 +273,7 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: On
     tasks.spawn(keeper.run());
     tasks.spawn(lead::follow(Arc::clone(inner)));
     tasks.spawn(blobs::tend(Arc::clone(inner)));
+    tasks.spawn(leave::notice(Arc::clone(inner), Arc::clone(&on_exit)));
     tasks.spawn(end_on_fault(Arc::clone(inner), on_exit));
 }
 

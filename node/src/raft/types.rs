@@ -41,6 +41,19 @@ impl Members {
         self.voter_sets.iter().flatten().copied().collect()
     }
 
+    /// The member with this id or, if there is none, this name. Where several have that name it is the only voter of them,
+    /// as while an empty node takes the place of a dead one; else nobody, for a name is only a label (PROTOCOL 2.7).
+    pub fn find(&self, text: &str) -> Option<NodeId> {
+        let by_id = text.parse().ok().filter(|node| self.nodes.contains_key(node));
+        by_id.or_else(|| {
+            let named = self.nodes.iter().filter(|(_, member)| member.name == text);
+            let named: BTreeSet<NodeId> = named.map(|(node, _)| *node).collect();
+            let voters: BTreeSet<NodeId> = named.intersection(&self.voters()).copied().collect();
+            let only = |nodes: BTreeSet<NodeId>| nodes.first().copied().filter(|_| nodes.len() == 1);
+            only(named).or_else(|| only(voters))
+        })
+    }
+
     /// Whether `nodes` hold a majority of each set. Never of no set at all.
     pub fn is_majority(&self, nodes: &BTreeSet<NodeId>) -> bool {
         !self.voter_sets.is_empty()
@@ -116,5 +129,23 @@ impl From<&Membership> for Members {
         let ids = |set: &BTreeSet<u64>| set.iter().copied().map(NodeId).collect();
         let voter_sets = membership.get_joint_config().iter().map(ids).collect();
         Self { nodes, voter_sets }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_several_have_is_the_voters() {
+        let member = |name: &str| Member { name: name.into(), ..Member::default() };
+        let nodes = [(1, "a"), (2, "b"), (3, "b"), (4, "c"), (5, "c")];
+        let nodes = nodes.into_iter().map(|(node, name)| (NodeId(node), member(name))).collect();
+        let voters = [1, 3, 4, 5].map(NodeId).into();
+        let members = Members { nodes, voter_sets: vec![voters] };
+        assert_eq!(members.find("node-2"), Some(NodeId(2)));
+        assert_eq!(members.find("a"), Some(NodeId(1)));
+        assert_eq!(members.find("b"), Some(NodeId(3)), "the other one only follows the log");
+        assert_eq!(members.find("c"), None, "say which by its id");
     }
 }

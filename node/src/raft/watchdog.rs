@@ -23,14 +23,18 @@ pub enum Exit {
     GaveUpLead(String),
     /// Its disk or its log failed it. Look at what it says before starting it again.
     Fault(String),
+    /// It was taken out of its cluster (PROTOCOL 2.7). It has no more to do.
+    Removed(String),
 }
 
 impl Exit {
-    /// The exit code of the process: 75 asks to be started again, 74 is a failure of input or output.
+    /// The exit code of the process: 75 asks to be started again, 74 is a failure of input or output, 0 is the end of what
+    /// it was told to do.
     pub fn code(&self) -> i32 {
         match self {
             Self::GaveUpLead(_) => 75,
             Self::Fault(_) => 74,
+            Self::Removed(_) => 0,
         }
     }
 }
@@ -40,7 +44,7 @@ pub type OnExit = Arc<dyn Fn(&Exit) + Send + Sync>;
 
 /// Says why on stderr and ends the process, without waiting for anything.
 pub fn exit_process(exit: &Exit) {
-    let (Exit::GaveUpLead(reason) | Exit::Fault(reason)) = exit;
+    let (Exit::GaveUpLead(reason) | Exit::Fault(reason) | Exit::Removed(reason)) = exit;
     system::exit(exit.code(), reason);
 }
 

@@ -1,5 +1,7 @@
 //! Between openraft's types and the messages of `peer.proto`. Says what it refuses; decides nothing.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use matins_core::id::{Digest, NodeId};
 use matins_core::time::Timestamp;
@@ -9,7 +11,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, V
 use tonic::Status;
 
 use super::record;
-use super::types::{LogId, Member, PeerStatus, Record, TypeConfig, Vote};
+use super::types::{LogId, Member, Members, PeerStatus, Record, TypeConfig, Vote};
 use crate::store::log::{Kind, Record as Stored};
 
 pub(crate) fn log_id_out(id: LogId) -> v1::PeerLogId {
@@ -186,6 +188,28 @@ pub(crate) fn status_in(status: &v1::PeerStatusResponse) -> Result<PeerStatus, S
         blobs_counted_at: status.blobs_counted_at,
         missing: status.missing.iter().map(|bytes| digest_in(bytes)).collect::<Result<_, _>>()?,
     })
+}
+
+pub(crate) fn members_out(members: &Members, cluster: u64, leader: u64) -> v1::PeerMembersResponse {
+    let node =
+        |(node, member): (&NodeId, &Member)| v1::PeerNode { node: node.0, member: Some(member_out(member)) };
+    let set = |set: &BTreeSet<NodeId>| v1::PeerVoters { nodes: set.iter().map(|node| node.0).collect() };
+    v1::PeerMembersResponse {
+        cluster,
+        nodes: members.nodes.iter().map(node).collect(),
+        voter_sets: members.voter_sets.iter().map(set).collect(),
+        leader,
+    }
+}
+
+/// What an executor that belongs to no node knows of the cluster.
+pub fn members_in(response: v1::PeerMembersResponse) -> Members {
+    let node = |node: v1::PeerNode| (NodeId(node.node), member_in(node.member));
+    let set = |set: v1::PeerVoters| set.nodes.into_iter().map(NodeId).collect();
+    Members {
+        nodes: response.nodes.into_iter().map(node).collect(),
+        voter_sets: response.voter_sets.into_iter().map(set).collect(),
+    }
 }
 
 pub(crate) fn digest_in(bytes: &[u8]) -> Result<Digest, Status> {

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use matins_core::command::Proposal;
 use matins_core::history::RetiredRun;
-use matins_core::id::{Digest, ExecutorId, Fence, LogIndex, NodeId, RunId, ScheduleId, WorkflowName};
+use matins_core::id::{
+    Digest, ExecutorId, Fence, LogIndex, NodeId, RequestId, RunId, ScheduleId, WorkflowName,
+};
 use matins_core::state::RunState;
 use matins_core::time::Timestamp;
 use matins_core::{Answer, Refusal, State};
@@ -84,9 +86,23 @@ pub enum MembershipError {
     /// A member does not support a feature level, or does not say; names it.
     #[error("{0}")]
     LevelNotSupported(String),
-    /// Another change is under way.
-    #[error("another change of the membership is under way")]
+    /// Another change is under way, or this one still goes on.
+    #[error("a change of the membership is under way")]
     Busy,
+    /// No member has this id or name.
+    #[error("no member of the cluster is `{0}`")]
+    NoMember(String),
+    /// It would leave too few healthy voters, or one that may lack data; says which, and what to do.
+    #[error("{why}")]
+    Unsafe {
+        /// Which, and why.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Nobody took the lead over; says why.
+    #[error("{0}")]
+    LeadNotTaken(String),
     /// As for commands.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
@@ -119,11 +135,28 @@ pub trait Cluster: Send + Sync + 'static {
     /// Makes a cluster of this node alone, and answers with its id (PROTOCOL 2.7).
     async fn init(&self) -> Result<u64, MembershipError>;
 
-    /// Adds the node that waits at this address; answers when it is a voter.
-    async fn add_node(&self, address: &str) -> Result<NodeId, MembershipError>;
+    /// Changes who belongs to the cluster; answers when that is committed, with the node that came or else the one that
+    /// went. A repeat under the same request id joins the first.
+    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError>;
+
+    /// Makes another voter the leader, that with this id or name or the one least behind; answers when it leads.
+    async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, MembershipError>;
 
     /// Asks all members whether they support this feature level; without one, how far they all do (PROTOCOL 6.9).
     async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError>;
+}
+
+/// Who is to come to the cluster and who is to go. Both is a replacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembersAsk {
+    /// Drawn by the client.
+    pub request: RequestId,
+    /// Where the node that comes waits: its cluster port.
+    pub add: Option<String>,
+    /// The member that goes, by id or name.
+    pub remove: Option<String>,
+    /// Dead voters that go too, by id or name.
+    pub force: Vec<String>,
 }
 
 /// How a node sees the cluster.

@@ -252,6 +252,12 @@ impl From<MembershipError> for ApiError {
             MembershipError::Busy => Self::new(Reason::MembershipChanging, text)
                 .hint("wait until it is done, and ask again")
                 .later(),
+            MembershipError::NoMember(node) => Self::new(Reason::NodeNotFound, text)
+                .with("node", node)
+                .hint("`matins cluster status` lists them"),
+            MembershipError::Unsafe { hint, .. } => Self::new(Reason::MembershipUnsafe, text).hint(hint),
+            MembershipError::LeadNotTaken(_) => Self::new(Reason::LeadNotTaken, text)
+                .hint("`matins cluster status` says which nodes answer and how far they are"),
             MembershipError::Unanswered(error) => error.into(),
         }
     }

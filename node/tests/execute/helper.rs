@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use matins_core::id::{Digest, NodeId};
+use matins_node::execute::supervisor;
 use matins_node::execute::{Blobs, Executor, ExecutorConfig, LeaderAddress, TaskEnvironment};
-use matins_node::execute::{supervisor, task_exec};
 
 struct NoBlobs;
 
@@ -27,7 +27,6 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let verb = arguments.next().unwrap_or_default();
     match verb.to_str() {
-        Some("task-exec") => task_exec::main(arguments),
         Some("supervisor") => supervisor::main(arguments),
         Some("executor") => run_executor(arguments.map(|argument| argument.into_string().expect("UTF-8"))),
         // Leaves its process group and session, says its pid, and stays.
@@ -57,6 +56,7 @@ fn run_executor(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             name: "helper".to_owned(),
             slots: 4,
             labels: BTreeMap::new(),
+            address: String::new(),
             level: 1,
             environment: TaskEnvironment::default(),
             program: None,

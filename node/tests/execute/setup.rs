@@ -62,6 +62,7 @@ impl Setup {
             name: "test".to_owned(),
             slots: 4,
             labels: BTreeMap::new(),
+            address: String::new(),
             level: 1,
             environment: TaskEnvironment::default(),
             program: Some(HELPER.into()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use matins_client::{Client, Limits};
-use matins_proto::v1::AddNodeRequest;
+use matins_proto::v1::ReplaceNodeRequest;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
@@ -214,7 +214,7 @@ fn used_bytes(path: &Path) -> Result<u64, Trouble> {
     Ok(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1))
 }
 
-/// The disk of a node is gone. An empty one takes its place, and joins as a new node (PROTOCOL 2.7).
+/// The disk of a node is gone. An empty one takes its place by one command, as a new node (PROTOCOL 2.7).
 pub(super) struct Replace {
     target: usize,
     before: Option<String>,
@@ -253,11 +253,19 @@ impl Nemesis for Replace {
         let limits = Limits { total_max: JOIN_MAX, ..Limits::default() };
         let others = field.nodes.all.iter().enumerate().filter(|(at, _)| *at != self.target);
         let endpoints = others.map(|(_, node)| node.public.to_string()).collect::<Vec<_>>().join(",");
-        let ask = AddNodeRequest { address: node.cluster.to_string(), ..AddNodeRequest::default() };
+        // By its id, if it was known: the empty node has the same name. Else by that name, which only one voter has.
+        let lost = self.before.clone().unwrap_or_else(|| node.name.clone());
+        let ask = ReplaceNodeRequest {
+            node: lost,
+            address: node.cluster.to_string(),
+            ..ReplaceNodeRequest::default()
+        };
         let answer = field.runtime.block_on(async { Client::new(&endpoints, limits)?.call(ask).await });
         match answer {
             Ok(answer) => self.voters = answer.voters,
-            Err(error) => field.fail(format!("I15: {} with an empty disk was not added: {error}", node.name)),
+            Err(error) => {
+                field.fail(format!("I15: {} with an empty disk did not take its place: {error}", node.name))
+            }
         }
         Ok(())
     }

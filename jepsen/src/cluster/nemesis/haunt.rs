@@ -96,7 +96,6 @@ struct Drawing<'a> {
     turn: usize,
     /// Drawn without putting back, so that a short run meets as many kinds as it can.
     left: Vec<Kind>,
-    is_replaced: bool,
 }
 
 impl<'a> Drawing<'a> {
@@ -106,19 +105,16 @@ impl<'a> Drawing<'a> {
             // They are taken from its end.
             Order::Mixed(kinds) => kinds.iter().rev().copied().collect(),
         };
-        Self { order, turn: 0, left, is_replaced: false }
+        Self { order, turn: 0, left }
     }
 
     /// What to do next.
     fn next(&mut self, until: Instant, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
-        let mut kinds = match self.order {
+        let kinds = match self.order {
             Order::Named(kinds) => kinds.get(self.turn % kinds.len().max(1)).copied().into_iter().collect(),
             Order::Mixed(kinds) => self.mix(kinds, until, snapshots, random),
         };
         self.turn += 1;
-        // Each lost disk leaves a vote behind that nobody casts: two of three would be too many.
-        kinds.retain(|kind| *kind != Kind::ReplaceNode || !self.is_replaced);
-        self.is_replaced |= kinds.contains(&Kind::ReplaceNode);
         kinds
     }
 

@@ -206,6 +206,7 @@ impl Cluster {
             labels: BTreeMap::new().into_iter().collect(),
             name: format!("E{}", host + 1),
             level: 1,
+            address: String::new(),
         }
     }
 }

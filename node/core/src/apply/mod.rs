@@ -239,6 +239,7 @@ impl<'a> Step<'a> {
             Command::Undrain(executor) => self.undrain(executor),
             Command::Abandon(task) => self.abandon(task),
             Command::RaiseLevel { level, members } => self.raise_level(level, members),
+            Command::Dismiss(executor) => self.dismiss(executor),
         }
     }
 
@@ -307,7 +308,8 @@ fn is_leaders(command: &Command) -> bool {
         | Command::Drain(_)
         | Command::Undrain(_)
         | Command::Abandon(_)
-        | Command::RaiseLevel { .. } => false,
+        | Command::RaiseLevel { .. }
+        | Command::Dismiss(_) => false,
     }
 }
 

@@ -110,6 +110,7 @@ fn passes_without_a_row(command: &Command) -> bool {
             | Command::PauseBackfill(_)
             | Command::CancelBackfill(_)
             | Command::Drain(_)
+            | Command::Dismiss(_)
     )
 }
 

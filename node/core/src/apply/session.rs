@@ -11,7 +11,7 @@ use crate::mutation::{Mutation, planted};
 use crate::state::{AttemptOutcome, AttemptState, ExecutorRow, LostReason, SessionRow};
 use crate::time::Millis;
 
-use super::{Applied, Step};
+use super::{Applied, Step, conflict};
 
 impl Step<'_> {
     /// An executor comes, or comes back. What it holds is bound to its new session if it is the same incarnation.
@@ -22,6 +22,13 @@ impl Step<'_> {
         if let Some(last) = known.as_ref().map(|row| row.session).filter(is_lower) {
             return Err(Refusal::Stale(Stale::Session(last)));
         }
+        if known.as_ref().is_some_and(|row| row.is_leaving && row.used == 0) {
+            return Err(conflict(
+                Thing::Executor(open.executor),
+                "it was dismissed, and holds nothing any more",
+                "`matins executor undrain` takes that back",
+            ));
+        }
         let terms = self.state.cluster.settings.lease;
         let session = SessionRow {
             boot: open.boot.clone(),
@@ -31,15 +38,18 @@ impl Step<'_> {
             is_expired: false,
         };
         self.state.sessions.insert((open.executor, open.session), session);
-        let (used, is_drained) = known.map_or((0, false), |row| (row.used, row.is_drained));
+        let (used, is_drained, is_leaving) =
+            known.map_or((0, false, false), |row| (row.used, row.is_drained, row.is_leaving));
         let row = ExecutorRow {
             name: open.name.clone(),
             session: open.session,
             slots: open.slots,
             used,
             labels: open.labels.clone(),
+            address: open.address.clone(),
             is_cordoned: false,
             is_drained,
+            is_leaving,
             seen_at: self.now(),
         };
         self.state.executors.insert(open.executor, row);
@@ -133,6 +143,17 @@ impl Step<'_> {
         if (is_over || newest != Some(session)) && self.fences_of(executor, session).is_empty() {
             self.state.sessions.remove(&(executor, session));
         }
+        self.forget_if_gone(executor);
+    }
+
+    /// An executor that was dismissed is remembered only as long as a session of it is.
+    fn forget_if_gone(&mut self, executor: ExecutorId) {
+        let is_leaving = self.state.executors.get(&executor).is_some_and(|row| row.is_leaving);
+        let all = (executor, SessionNumber(0))..=(executor, SessionNumber(u64::MAX));
+        if is_leaving && self.state.sessions.range(all).next().is_none() {
+            self.state.executors.remove(&executor);
+            self.effects.push(Effect::Executor(executor));
+        }
     }
 
     /// Fences bound to a session, ascending.
@@ -179,9 +200,19 @@ impl Step<'_> {
         Ok(Answer::Done)
     }
 
-    /// Takes that back.
+    /// It is to be forgotten: it gets nothing new, and its row goes with its last session. What it runs goes on.
+    pub(super) fn dismiss(&mut self, executor: ExecutorId) -> Applied {
+        let found = self.state.executors.update(&executor, |row| row.is_leaving = true);
+        found.ok_or(Refusal::NotFound(Thing::Executor(executor)))?;
+        self.effects.push(Effect::Executor(executor));
+        self.forget_if_gone(executor);
+        Ok(Answer::Done)
+    }
+
+    /// Takes both back.
     pub(super) fn undrain(&mut self, executor: ExecutorId) -> Applied {
-        let found = self.state.executors.update(&executor, |row| row.is_drained = false);
+        let take_back = |row: &mut ExecutorRow| (row.is_drained, row.is_leaving) = (false, false);
+        let found = self.state.executors.update(&executor, take_back);
         found.ok_or(Refusal::NotFound(Thing::Executor(executor)))?;
         self.freed_executors.insert(executor);
         self.effects.push(Effect::Executor(executor));

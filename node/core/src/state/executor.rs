@@ -22,10 +22,14 @@ pub struct ExecutorRow {
     pub used: u32,
     /// What tasks may ask for.
     pub labels: BTreeMap<String, String>,
+    /// Host and port where its logs are read; empty: those of the node that it belongs to.
+    pub address: String,
     /// No new attempts until it is heard again.
     pub is_cordoned: bool,
     /// No new attempts until a person says so.
     pub is_drained: bool,
+    /// It was dismissed: no new attempts, and the row goes when no session is left.
+    pub is_leaving: bool,
     /// When the newest session was opened.
     pub seen_at: Timestamp,
 }
@@ -33,7 +37,7 @@ pub struct ExecutorRow {
 impl ExecutorRow {
     /// Whether it may be given an attempt now.
     pub fn has_room(&self) -> bool {
-        !self.is_cordoned && !self.is_drained && self.used < self.slots
+        !self.is_cordoned && !self.is_drained && !self.is_leaving && self.used < self.slots
     }
 
     /// Whether it has every label that is asked for.

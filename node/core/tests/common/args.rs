@@ -99,6 +99,7 @@ pub(crate) fn open_session(args: &mut Args) -> Result<Command, Fault> {
         name: executor.to_string(),
         slots: u32::try_from(args.number("slots")?.unwrap_or(2))?,
         labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        address: String::new(),
     }))
 }
 

@@ -237,6 +237,7 @@ impl Script {
             },
             "drain" => Command::Drain(node(&args.need()?)?),
             "undrain" => Command::Undrain(node(&args.need()?)?),
+            "dismiss" => Command::Dismiss(node(&args.need()?)?),
             "store" => {
                 let definition = Box::new(workflow_of(args)?);
                 Command::StoreDefinition { definition, source: None }

@@ -94,7 +94,10 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
         }
         "executors" => {
             for (id, row) in state.executors.iter() {
-                let switches = format!("cordoned {} drained {}", row.is_cordoned, row.is_drained);
+                let mut switches = format!("cordoned {} drained {}", row.is_cordoned, row.is_drained);
+                if row.is_leaving {
+                    switches.push_str(" leaving");
+                }
                 writeln!(text, "{id} {} used {}/{} {switches}", row.session, row.used, row.slots)?;
             }
             for ((id, session), row) in state.sessions.iter() {

@@ -114,6 +114,7 @@ impl Driver<'_> {
             labels: self.config.labels.clone().into_iter().collect(),
             name: self.config.name.clone(),
             level: self.config.level,
+            address: self.config.address.clone(),
         }
     }
 

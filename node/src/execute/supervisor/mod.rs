@@ -285,17 +285,16 @@ impl Supervisor {
         attempt.started_at = wall_time();
         let spawned = Process::spawn(fence, &attempt.task, self.cgroups.as_deref());
         let watched = spawned.and_then(|process| {
-            watch_first(&process, fence, &self.reactor).inspect_err(|_| process.abandon())?;
-            Ok(process)
+            let watched = watch_first(&process, fence, &self.reactor).inspect_err(|_| process.abandon());
+            watched.map(|()| process).map_err(|error| format!("cannot watch its process: {error}"))
         });
         match watched {
             Ok(process) => {
                 attempt.process = Some(process);
                 self.tell(fence, Status::Started);
             }
-            Err(error) => {
-                let exit = Exit::NotStarted(format!("cannot make a process: {error}"));
-                self.happened(Event::Exited { fence, exit });
+            Err(why) => {
+                self.happened(Event::Exited { fence, exit: Exit::NotStarted(why) });
                 self.happened(Event::Gone { fence });
             }
         }
@@ -311,7 +310,7 @@ impl Supervisor {
     fn first_exited(&mut self, fence: Fence) {
         let Some(attempt) = self.attempts.get_mut(&fence) else { return };
         let Some(process) = &mut attempt.process else { return };
-        let Some(exit) = process.exit(&attempt.task.attempt) else { return };
+        let Some(exit) = process.exit() else { return };
         // It stays a zombie until the group is gone, and would be readable all the time.
         self.reactor.forget(&process.pidfd);
         process.has_exited = true;

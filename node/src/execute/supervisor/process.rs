@@ -1,15 +1,18 @@
 //! One attempt's first process: making it, reading what it prints, learning how it ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use matins_core::id::Fence;
 use matins_core::supervisor::Exit;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
@@ -36,44 +39,37 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Makes the first process, through the trampoline that ties it to this supervisor ([`crate::execute::task_exec`]).
-    pub(super) fn spawn(fence: Fence, task: &SpawnTask, cgroups: Option<&Path>) -> io::Result<Self> {
-        let (stdout, stdout_task) = io::pipe()?;
-        let (stderr, stderr_task) = io::pipe()?;
-        let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
-        for pipe in [&stdout, &stderr] {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
+    /// Makes the first process; when this comes back it is the task's own program. The error says why there is none.
+    pub(super) fn spawn(fence: Fence, task: &SpawnTask, cgroups: Option<&Path>) -> Result<Self, String> {
+        let cannot = |error: io::Error| format!("cannot make a process: {error}");
+        let pipes = Pipes::make().map_err(cannot)?;
         let cgroup = cgroups.and_then(|base| Cgroup::create(base, fence));
         if let Some(cgroup) = &cgroup {
             // Whoever finds this supervisor dead kills by it (PROTOCOL 5.5).
-            fs::write(task.attempt.join("cgroup"), cgroup.path().as_os_str().as_encoded_bytes())?;
+            let noted = fs::write(task.attempt.join("cgroup"), cgroup.path().as_os_str().as_encoded_bytes());
+            noted.map_err(cannot)?;
         }
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(&task.program);
         command
-            .arg("task-exec")
-            .arg(std::process::id().to_string())
-            .arg(task.attempt.join("could-not-start"))
-            .arg(cgroup.as_ref().map_or(Path::new("-"), Cgroup::path))
-            .arg(&task.program)
             .args(&task.arguments)
             .env_clear()
             .envs(task.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&task.directory)
             .stdin(Stdio::null())
-            .stdout(stdout_task)
-            .stderr(stderr_task)
+            .stdout(pipes.stdout_task)
+            .stderr(pipes.stderr_task)
             .process_group(0);
-        // With an absolute program, no `pre_exec` and one thread this is a `posix_spawn`: no fork, no copy of memory.
-        let child = command.spawn()?;
+        tie_to_this_process(&mut command, cgroup.as_ref()).map_err(cannot)?;
+        let child = command.spawn().map_err(|error| describe(&task.program, &error))?;
         let pid = Pid::from_raw(child.id() as i32).expect("a child's pid is not zero");
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| abandon(pid))?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+        let pidfd = pidfd.inspect_err(|_| abandon(pid)).map_err(|errno| cannot(errno.into()))?;
         Ok(Self {
             fence,
             pid,
             pidfd,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
+            stdout: Some(pipes.stdout),
+            stderr: Some(pipes.stderr),
             log: LogWriter::create(&task.log, task.log_bytes_max),
             cgroup,
             leftovers: BTreeMap::new(),
@@ -88,12 +84,9 @@ impl Process {
     }
 
     /// How the first process ended, if it has. It stays a zombie, so that its number and its group's stay its own.
-    pub(super) fn exit(&self, attempt: &Path) -> Option<Exit> {
+    pub(super) fn exit(&self) -> Option<Exit> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(WaitId::Pid(self.pid), options).ok()??;
-        if let Ok(reason) = fs::read_to_string(attempt.join("could-not-start")) {
-            return Some(Exit::NotStarted(reason));
-        }
         match status.exit_status() {
             Some(code) => Some(Exit::Code(code)),
             None => Some(Exit::Signal(status.terminating_signal().unwrap_or_default())),
@@ -159,6 +152,84 @@ impl Process {
             cgroup.remove();
         }
         self.log.written()
+    }
+}
+
+/// What a task prints into, and where that comes out.
+struct Pipes {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    stdout_task: io::PipeWriter,
+    stderr_task: io::PipeWriter,
+}
+
+impl Pipes {
+    fn make() -> io::Result<Self> {
+        let (stdout, stdout_task) = io::pipe()?;
+        let (stderr, stderr_task) = io::pipe()?;
+        let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
+        for pipe in [&stdout, &stderr] {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        Ok(Self { stdout, stderr, stdout_task, stderr_task })
+    }
+}
+
+/// Has the process that comes of `command` ask, before it becomes the task, to die with this one, and join its cgroup.
+///
+/// It must do so itself, and no program of a task's own does. A program in between that does it would cost as much as
+/// three processes (1.4 ms measured): it would be this one, which is large. This costs a fork of the supervisor, which is
+/// small and stays so.
+fn tie_to_this_process(command: &mut Command, cgroup: Option<&Cgroup>) -> io::Result<()> {
+    let own = rustix::process::getpid();
+    let procs =
+        cgroup.map(|cgroup| CString::new(cgroup.path().join("cgroup.procs").into_os_string().into_vec()));
+    let procs = procs.transpose()?;
+    let tied = move || tie(own, procs.as_deref());
+    #[expect(unsafe_code, reason = "the only way to do something between fork and exec")]
+    // SAFETY: `tie` makes system calls and nothing else: it allocates nothing, takes no lock, and this process has one thread.
+    unsafe {
+        command.pre_exec(tied);
+    }
+    Ok(())
+}
+
+/// Runs in the new process.
+fn tie(parent: Pid, cgroup: Option<&CStr>) -> io::Result<()> {
+    // No program that cannot be run gives this error, so whoever waits can tell the two apart.
+    let not_tied = |_: Errno| io::Error::from(Errno::CANCELED);
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(not_tied)?;
+    // It may have died before that call, and then nobody would end this task.
+    if rustix::process::getppid() != Some(parent) {
+        return Err(Errno::CANCELED.into());
+    }
+    if let Some(procs) = cgroup {
+        let procs =
+            rustix::fs::open(procs, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(not_tied)?;
+        rustix::io::write(procs, b"0").map_err(not_tied)?;
+    }
+    Ok(())
+}
+
+/// Says why a program cannot run; the kernel says ENOENT also when only the interpreter of a script is missing.
+fn describe(program: &Path, error: &io::Error) -> String {
+    let name = program.display();
+    if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
+        return "cannot tie the task to its supervisor, or put it into its cgroup".to_owned();
+    }
+    let mut head = [0; 256];
+    let read = fs::File::open(program).and_then(|mut file| file.read(&mut head)).unwrap_or(0);
+    let first_line = head[..read].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let interpreter = first_line.strip_prefix(b"#!").map(String::from_utf8_lossy);
+    match (error.kind(), interpreter) {
+        (io::ErrorKind::NotFound, Some(interpreter)) => {
+            let interpreter = interpreter.split_whitespace().next().unwrap_or_default().to_owned();
+            format!("cannot run `{name}`: its interpreter `{interpreter}` does not exist")
+        }
+        (io::ErrorKind::ArgumentListTooLong, _) => format!(
+            "cannot run `{name}`: arguments and environment are longer than Linux allows; pass large values by `with`"
+        ),
+        _ => format!("cannot run `{name}`: {error}"),
     }
 }
 

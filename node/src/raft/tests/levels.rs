@@ -36,7 +36,7 @@ async fn rule_6_9_the_level_rises_only_where_all_members_support_it() {
     // Somebody is added between the question and the command: nobody asked that node.
     cluster.nodes.push(TestNode::of_level(cluster.root.path().join("node-2"), None, NEXT).await);
     let address = cluster.nodes[2].address.to_string();
-    timeout(DEADLINE, cluster.leader().await.consensus.add_node(&address)).await.expect("in time").unwrap();
+    cluster.leader().await.change(add(&address)).await.unwrap();
     let refused = cluster.raise(NEXT, supported.members).await.unwrap().answer;
     assert_eq!(refused, Err(matins_core::Refusal::Stale(matins_core::Stale::Members)));
 
@@ -53,7 +53,7 @@ async fn rule_6_9_the_level_rises_only_where_all_members_support_it() {
     assert!(matches!(refused.err(), Some(StartError::Directory(_))), "an older release opens it");
     let old = TestNode::start(cluster.root.path().join("node-3"), None).await;
     let address = old.address.to_string();
-    let refused = cluster.leader().await.consensus.add_node(&address).await.unwrap_err().to_string();
+    let refused = cluster.leader().await.change(add(&address)).await.unwrap_err().to_string();
     assert!(refused.contains("supports feature level 1, and 2 is in force"), "{refused}");
 }
 

@@ -23,6 +23,7 @@ use crate::system::{boot_time, wall_time};
 
 mod leading;
 mod levels;
+mod members;
 mod snapshots;
 mod suite;
 mod working;
@@ -105,6 +106,12 @@ impl TestNode {
         Self::start(dir, Some(address)).await
     }
 
+    /// A change of the membership that nobody asked for before.
+    async fn change(&self, change: MemberChange) -> Result<NodeId, ChangeError> {
+        let request = format!("request-{}", boot_time().0).parse().unwrap();
+        timeout(DEADLINE * 2, self.consensus.change_members(&request, change)).await.expect("in time")
+    }
+
     fn is_ready(&self) -> bool {
         self.consensus.leader().borrow().leading.is_some()
     }
@@ -144,7 +151,8 @@ impl Cluster {
     }
 
     async fn start_empty(&mut self) {
-        let dir = self.root.path().join(format!("node-{}", self.nodes.len()));
+        let made = std::fs::read_dir(self.root.path()).unwrap().count();
+        let dir = self.root.path().join(format!("node-{made}"));
         self.nodes.push(TestNode::start(dir, None).await);
     }
 
@@ -152,7 +160,7 @@ impl Cluster {
         self.start_empty().await;
         let address = self.nodes.last().unwrap().address.to_string();
         let leader = self.leader().await;
-        timeout(DEADLINE, leader.consensus.add_node(&address)).await.expect("in time").unwrap()
+        leader.change(add(&address)).await.unwrap()
     }
 
     /// The node that is ready to lead, within the deadline.
@@ -190,6 +198,14 @@ async fn wait_for<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "{what}: not in time");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+fn add(address: &str) -> MemberChange {
+    MemberChange { add: Some(address.to_owned()), ..MemberChange::default() }
+}
+
+fn remove(node: NodeId) -> MemberChange {
+    MemberChange { remove: Some(node.to_string()), ..MemberChange::default() }
 }
 
 /// A harmless command that can be seen in the state.

@@ -116,12 +116,12 @@ async fn only_an_empty_node_can_be_added_and_only_once_is_a_cluster_made() {
     let one = Cluster::of(1).await;
     let other = Cluster::of(1).await;
     let address = other.nodes[0].address.to_string();
-    let added = one.nodes[0].consensus.add_node(&address).await;
-    assert!(matches!(added, Err(AddNodeError::Foreign { .. })), "{added:?}");
+    let added = one.nodes[0].change(add(&address)).await;
+    assert!(matches!(added, Err(ChangeError::Foreign { .. })), "{added:?}");
     let made = one.nodes[0].consensus.init(Settings::default()).await;
     assert!(matches!(made, Err(InitError::Member { .. })), "{made:?}");
-    let nobody = one.nodes[0].consensus.add_node("127.0.0.1:1").await;
-    assert!(matches!(nobody, Err(AddNodeError::Unreachable { .. })), "{nobody:?}");
+    let nobody = one.nodes[0].change(add("127.0.0.1:1")).await;
+    assert!(matches!(nobody, Err(ChangeError::Unreachable { .. })), "{nobody:?}");
 }
 
 /// PROTOCOL 5.3.

@@ -121,8 +121,12 @@ pub(crate) static ROUTES: &[Route] = &[
     row("POST",   "/v1/cluster:init", "Cluster.Init", once!(cluster.init)),
     row("POST",   "/v1/cluster:accept-time", "Cluster.AcceptTime", once!(cluster.accept_time)),
     row("POST",   "/v1/cluster/nodes", "Cluster.AddNode", once!(cluster.add_node)),
+    row("DELETE", "/v1/cluster/nodes/{node}", "Cluster.RemoveNode", once!(cluster.remove_node)),
+    row("POST",   "/v1/cluster/nodes/{node}:replace", "Cluster.ReplaceNode", once!(cluster.replace_node)),
+    row("POST",   "/v1/cluster:transfer-leader", "Cluster.TransferLeader", once!(cluster.transfer_leader)),
     row("POST",   "/v1/cluster:raise-level", "Cluster.RaiseLevel", once!(cluster.raise_level)),
     row("GET",    "/v1/executors", "Cluster.ListExecutors", once!(cluster.list_executors)),
+    row("DELETE", "/v1/executors/{executor}", "Cluster.RemoveExecutor", once!(cluster.remove_executor)),
     row("POST",   "/v1/executors/{executor}:drain", "Cluster.Drain", once!(cluster.drain)),
     row("POST",   "/v1/executors/{executor}:undrain", "Cluster.Undrain", once!(cluster.undrain)),
 ];

@@ -11,13 +11,15 @@ use matins_proto::v1::{
     AcceptTimeRequest, AcceptTimeResponse, AddNodeRequest, AddNodeResponse, Alarm, Budget,
     ClusterStatusRequest, ClusterStatusResponse, Committed, DrainExecutorRequest, DrainExecutorResponse,
     InitClusterRequest, InitClusterResponse, ListExecutorsRequest, ListExecutorsResponse, NodeStatus,
-    RaiseLevelRequest, RaiseLevelResponse, UndrainExecutorRequest, UndrainExecutorResponse, node_status,
+    RaiseLevelRequest, RaiseLevelResponse, RemoveExecutorRequest, RemoveExecutorResponse, RemoveNodeRequest,
+    RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse, TransferLeaderRequest,
+    TransferLeaderResponse, UndrainExecutorRequest, UndrainExecutorResponse, node_status,
 };
 use tokio::sync::Mutex;
 use tonic::{Request, Response};
 
-use crate::serve::api::{Api, core_time, find_executor, wire_time};
-use crate::serve::cluster::{ClusterView, MemberView, MembershipError, SupportedLevel};
+use crate::serve::api::{Api, Ask, core_time, find_executor, wire_time};
+use crate::serve::cluster::{ClusterView, MemberView, MembersAsk, SupportedLevel};
 use crate::serve::error::{Answer, ApiError};
 use crate::serve::view::executor::executor;
 
@@ -56,27 +58,42 @@ impl Cluster for ClusterService {
     }
 
     async fn add_node(&self, request: Request<AddNodeRequest>) -> Answer<AddNodeResponse> {
-        let request = request.into_inner();
-        if request.address.is_empty() {
-            return Err(ApiError::bad_field("address", "it is empty; give host:port").into());
-        }
-        let ask = self.api.ask(&request.request_id, request.not_after)?;
-        let added = self.api.cluster.add_node(&request.address).await;
-        let node = added.map_err(|error: MembershipError| {
-            ApiError::from(error).with("address", request.address.clone())
-        })?;
-        let state = self.api.state();
-        let voters = self.api.cluster.status().members.iter().filter(|member| member.is_voter).count();
-        let committed = Committed {
-            index: state.index.0,
-            leader_time: Some(wire_time(state.now)),
-            not_after: Some(wire_time(ask.not_after)),
-        };
-        Ok(Response::new(AddNodeResponse {
-            committed: Some(committed),
-            node: node.to_string(),
-            voters: voters as u32,
-        }))
+        let AddNodeRequest { request_id, not_after, address } = request.into_inner();
+        let ask = self.api.ask(&request_id, not_after)?;
+        let change = change(&ask, Some(filled("address", address)?), None, Vec::new());
+        let (node, voters, committed) = self.changed(&ask, change).await?;
+        Ok(Response::new(AddNodeResponse { committed: Some(committed), node, voters }))
+    }
+
+    async fn remove_node(&self, request: Request<RemoveNodeRequest>) -> Answer<RemoveNodeResponse> {
+        let RemoveNodeRequest { request_id, not_after, node, force } = request.into_inner();
+        let ask = self.api.ask(&request_id, not_after)?;
+        let change = change(&ask, None, Some(filled("node", node)?), force);
+        let (node, voters, committed) = self.changed(&ask, change).await?;
+        Ok(Response::new(RemoveNodeResponse { committed: Some(committed), node, voters }))
+    }
+
+    async fn replace_node(&self, request: Request<ReplaceNodeRequest>) -> Answer<ReplaceNodeResponse> {
+        let ReplaceNodeRequest { request_id, not_after, node, address, force } = request.into_inner();
+        let ask = self.api.ask(&request_id, not_after)?;
+        let (node, address) = (filled("node", node)?, filled("address", address)?);
+        let change = change(&ask, Some(address), Some(node), force);
+        let (node, voters, committed) = self.changed(&ask, change).await?;
+        Ok(Response::new(ReplaceNodeResponse { committed: Some(committed), node, voters }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Answer<TransferLeaderResponse> {
+        let TransferLeaderRequest { request_id, not_after, node } = request.into_inner();
+        let ask = self.api.ask(&request_id, not_after)?;
+        let to = Some(node.as_str()).filter(|node| !node.is_empty());
+        let leader = self.api.cluster.hand_over(to).await.map_err(ApiError::from)?;
+        // It leads when it answers: its `LeaderReady` is applied.
+        self.api.read(false).await?;
+        let committed = Some(self.committed(&ask));
+        Ok(Response::new(TransferLeaderResponse { committed, leader: leader.to_string() }))
     }
 
     async fn status(&self, _: Request<ClusterStatusRequest>) -> Answer<ClusterStatusResponse> {
@@ -133,6 +150,20 @@ impl Cluster for ClusterService {
         Ok(Response::new(UndrainExecutorResponse { committed: Some(committed) }))
     }
 
+    async fn remove_executor(
+        &self,
+        request: Request<RemoveExecutorRequest>,
+    ) -> Answer<RemoveExecutorResponse> {
+        let request = request.into_inner();
+        let read = self.api.read(false).await?;
+        let id = find_executor(&read.state, &request.executor)?;
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let (_, committed) = self.api.command(&ask, Command::Dismiss(id)).await?;
+        let state = self.api.state_at(committed.index).await;
+        let running = state.executors.get(&id).map_or(0, |row| row.used);
+        Ok(Response::new(RemoveExecutorResponse { committed: Some(committed), running }))
+    }
+
     async fn raise_level(&self, request: Request<RaiseLevelRequest>) -> Answer<RaiseLevelResponse> {
         let request = request.into_inner();
         let ask = self.api.ask(&request.request_id, request.not_after)?;
@@ -143,6 +174,40 @@ impl Cluster for ClusterService {
         let (_, committed) = self.api.command(&ask, Command::RaiseLevel { level, members }).await?;
         Ok(Response::new(RaiseLevelResponse { committed: Some(committed), level: level.into() }))
     }
+}
+
+impl ClusterService {
+    /// Has the membership changed: the node that came or went, how many vote now, and the commit.
+    async fn changed(&self, ask: &Ask, change: MembersAsk) -> Result<(String, u32, Committed), ApiError> {
+        let address = change.add.clone();
+        let node = self.api.cluster.change_members(change).await.map_err(|error| {
+            let error = ApiError::from(error);
+            match address {
+                Some(address) => error.with("address", address),
+                None => error,
+            }
+        })?;
+        let voters = self.api.cluster.status().members.iter().filter(|member| member.is_voter).count();
+        Ok((node.to_string(), voters as u32, self.committed(ask)))
+    }
+
+    /// A change of who leads and who votes has no command of ours: what is told is where this node stands after it.
+    fn committed(&self, ask: &Ask) -> Committed {
+        let state = self.api.state();
+        Committed {
+            index: state.index.0,
+            leader_time: Some(wire_time(state.now)),
+            not_after: Some(wire_time(ask.not_after)),
+        }
+    }
+}
+
+fn change(ask: &Ask, add: Option<String>, remove: Option<String>, force: Vec<String>) -> MembersAsk {
+    MembersAsk { request: ask.id.clone(), add, remove, force }
+}
+
+fn filled(field: &'static str, text: String) -> Result<String, ApiError> {
+    if text.is_empty() { Err(ApiError::bad_field(field, "it is empty")) } else { Ok(text) }
 }
 
 fn cluster_id(id: u64) -> String {

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::metrics::{Change, Metrics, Scrape, Seen, Timings};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
-    LogUnreachable, MemberView, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
+    LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
 };
 
 /// The time at which every test begins: 2026-03-02T00:00:00Z, a Monday.
@@ -65,6 +65,7 @@ impl Alone {
             name: "alone".into(),
             slots: 2,
             labels: BTreeMap::new(),
+            address: String::new(),
         }));
     }
 
@@ -215,8 +216,12 @@ impl Cluster for Alone {
         Ok(7)
     }
 
-    async fn add_node(&self, address: &str) -> Result<NodeId, MembershipError> {
-        Err(MembershipError::NotAdmitted(format!("cannot reach {address}")))
+    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+        Err(MembershipError::NotAdmitted(format!("cannot reach {:?}", ask.add)))
+    }
+
+    async fn hand_over(&self, _to: Option<&str>) -> Result<NodeId, MembershipError> {
+        Err(MembershipError::LeadNotTaken("no other voter answers".into()))
     }
 
     async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError> {

@@ -13,6 +13,8 @@ pub(crate) fn executor(id: ExecutorId, row: &ExecutorRow, state: &State) -> Exec
     let holds = session.is_some_and(|session| !session.is_expired);
     let wire = if !holds {
         executor::State::Gone
+    } else if row.is_leaving {
+        executor::State::Leaving
     } else if row.is_cordoned {
         executor::State::Cordoned
     } else if row.is_drained {

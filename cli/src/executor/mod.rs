@@ -1,11 +1,21 @@
 //! Verbs about executors.
 
+mod run;
+
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
-use matins_proto::v1::{DrainExecutorRequest, Executor, ListExecutorsRequest, UndrainExecutorRequest};
+use matins_proto::v1::{
+    DrainExecutorRequest, Executor, ListExecutorsRequest, RemoveExecutorRequest, UndrainExecutorRequest,
+};
 
 use crate::context::{Context, Outcome, Repeat};
 use crate::exit::Exit;
+use crate::fault::Fault;
 use crate::output::{Cell, Column, Look, Row};
+
+/// Between looks at an executor that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What can be done with executors.
 #[derive(Subcommand, Debug)]
@@ -13,6 +23,8 @@ pub(crate) enum ExecutorVerb {
     List(ExecutorListArgs),
     Drain(DrainArgs),
     Undrain(UndrainArgs),
+    Remove(ExecutorRemoveArgs),
+    Run(Box<run::ExecutorRunArgs>),
 }
 
 /// List executors and how busy they are
@@ -31,6 +43,10 @@ pub(crate) struct DrainArgs {
     /// Its node, by id or by name
     executor: String,
 
+    /// Come back only when it runs nothing any more
+    #[arg(long)]
+    wait: bool,
+
     #[command(flatten)]
     repeat: Repeat,
 }
@@ -41,6 +57,21 @@ pub(crate) struct DrainArgs {
 Example:
   matins executor undrain node-9")]
 pub(crate) struct UndrainArgs {
+    /// Its node, by id or by name
+    executor: String,
+
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+/// Forget an executor that is gone, or is to go
+///
+/// It gets nothing new, and leaves the list with its last session. `undrain` takes that back until then.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  matins executor remove node-9")]
+pub(crate) struct ExecutorRemoveArgs {
     /// Its node, by id or by name
     executor: String,
 
@@ -89,10 +120,16 @@ impl ExecutorVerb {
                 context.list(&answer.executors)?;
                 Ok(Exit::Done)
             }
-            Self::Drain(DrainArgs { executor, repeat }) => {
+            Self::Run(args) => run::run(*args).await,
+            Self::Drain(DrainArgs { executor, wait, repeat }) => {
                 let name = executor.clone();
                 let ask = DrainExecutorRequest { request_id: repeat.request_id, not_after: None, executor };
                 let answer = context.client()?.call(ask).await?;
+                if wait {
+                    until_idle(&name, context).await?;
+                    return context
+                        .done(&answer, format!("{name} gets nothing new, and runs nothing any more"));
+                }
                 context.done(&answer, format!("{name} gets nothing new; it still runs {}", answer.running))
             }
             Self::Undrain(UndrainArgs { executor, repeat }) => {
@@ -101,6 +138,27 @@ impl ExecutorVerb {
                 let answer = context.client()?.call(ask).await?;
                 context.done(&answer, format!("{name} gets work again"))
             }
+            Self::Remove(ExecutorRemoveArgs { executor, repeat }) => {
+                let name = executor.clone();
+                let ask = RemoveExecutorRequest { request_id: repeat.request_id, not_after: None, executor };
+                let answer = context.client()?.call(ask).await?;
+                let sentence =
+                    format!("{name} is forgotten with its last session; it still runs {}", answer.running);
+                context.done(&answer, sentence)
+            }
         }
+    }
+}
+
+/// Waits until an executor runs nothing, or is there no more.
+async fn until_idle(name: &str, context: &Context) -> Result<(), Fault> {
+    let client = context.client()?;
+    loop {
+        let executors = client.call(ListExecutorsRequest { stale: false }).await?.executors;
+        let found = executors.iter().find(|executor| executor.id == name || executor.name == name);
+        if found.is_none_or(|executor| executor.used == 0) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -114,7 +114,8 @@ impl Cluster {
         let name = format!("n{}", self.made);
         let ports = free_ports(2);
         let data_dir = self.folder.path().join(&name);
-        let mut node = Node { name, port: ports[0], cluster_port: ports[1], data_dir, child: None };
+        let (port, cluster_port, variables) = (ports[0], ports[1], Vec::new());
+        let mut node = Node { name, port, cluster_port, data_dir, level: None, variables, child: None };
         node.up();
         self.nodes.push(node);
         let at = self.nodes.len() - 1;

@@ -5,17 +5,20 @@
 mod common;
 
 mod backfill;
+mod backup;
 mod bad_days;
 mod bad_tasks;
 mod clocks;
 mod executors;
 mod frozen;
+mod keeping;
 mod levels;
 mod logs;
 mod members;
 mod one_node;
 mod power_off;
 mod public_port;
+mod recover;
 mod restart;
 mod snapshot;
 mod three_nodes;

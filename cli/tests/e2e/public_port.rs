@@ -207,7 +207,9 @@ fn a_run_is_one_tree_of_spans_whoever_leads() {
     let service = TraceServiceServer::new(collector.clone());
     runtime.spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
 
-    let mut cluster = Cluster::start_with(3, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    let mut cluster = Cluster::start_with(3, |node| {
+        node.environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.clone()))
+    });
     cluster.apply(
         "workflow: w\ntasks:\n  a: { run: [sleep, '0.2'] }\n  b: { needs: a, run: 'sleep 8; exit 3' }\n",
     );
@@ -251,7 +253,8 @@ fn a_run_is_one_tree_of_spans_whoever_leads() {
 
 #[test]
 fn a_log_in_json_has_fields_by_name() {
-    let cluster = Cluster::start_with(1, &[("MATINS_NODE_LOG_FORMAT", "json")]);
+    let cluster =
+        Cluster::start_with(1, |node| node.environment.push(("MATINS_NODE_LOG_FORMAT", "json".into())));
     cluster.apply(QUICK);
     cluster.ask(&["start", "quick", "--wait"]).well();
     let log = fs::read_to_string(cluster.nodes[0].log()).expect("it logs");

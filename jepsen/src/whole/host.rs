@@ -67,6 +67,7 @@ impl Host {
             executor: None,
             times: RaftTimes::default(),
             traces: None,
+            disk: matins_node::disk::DiskLimits::default(),
             name,
         }
     }

@@ -4,11 +4,12 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::answer::{Answer, Refusal, Stale, Thing};
-use crate::command::StopHow;
+use crate::command::{FullDisk, StopHow};
 use crate::effect::Effect;
 use crate::id::{ExecutorId, Leadership, LogIndex, NodeId};
 use crate::mutation::{Mutation, planted};
-use crate::state::{Leader, Settings, WorkKey};
+use crate::state::settings::Change;
+use crate::state::{BackfillState, Leader, Settings, WorkKey};
 use crate::time::{Millis, Timestamp};
 
 use super::{Applied, Step, conflict};
@@ -66,6 +67,24 @@ impl Step<'_> {
     pub(super) fn set_settings(&mut self, settings: Settings) -> Applied {
         check_settings(&settings)?;
         self.state.cluster.settings = settings;
+        Ok(Answer::Done)
+    }
+
+    /// Changes some of the rules, all of these or none.
+    pub(super) fn change_settings(&mut self, changes: &[Change]) -> Applied {
+        let before = self.state.cluster.settings.clone();
+        let settings = changes.iter().fold(before, |settings, change| settings.with(*change));
+        self.set_settings(settings)
+    }
+
+    /// What the leader heard of the nodes' disks (PROTOCOL 6.12). When there is room again what waited for it is looked at.
+    pub(super) fn disks(&mut self, full: Option<FullDisk>) -> Applied {
+        self.state.cluster.full_disk = full;
+        if self.state.cluster.full_disk.is_none() {
+            let running = self.state.backfills.iter().filter(|(_, row)| row.state == BackfillState::Running);
+            self.backfills.extend(running.map(|(id, _)| *id));
+        }
+        self.effects.push(Effect::Timer);
         Ok(Answer::Done)
     }
 
@@ -131,6 +150,9 @@ impl Step<'_> {
     }
 }
 
+/// A repeat of a command finds its answer for an hour (PROTOCOL 4.6), and whoever heard it finds the run as long.
+const AGE_MIN: Millis = Millis::from_hours(1);
+
 /// Rules that would break the promises are refused.
 fn check_settings(settings: &Settings) -> Result<(), Refusal> {
     let lease = settings.lease;
@@ -142,6 +164,10 @@ fn check_settings(settings: &Settings) -> Result<(), Refusal> {
     }
     if lease.rho_ppm > 50_000 {
         return Err(Refusal::Invalid("rho must be 50000 ppm at most".into()));
+    }
+    let retention = settings.retention;
+    if retention.runs_age < AGE_MIN || retention.logs_age < AGE_MIN {
+        return Err(Refusal::Invalid("history and logs are kept for an hour at least".into()));
     }
     if settings.rows_per_command_max == 0 || settings.items_max == 0 {
         return Err(Refusal::Invalid("a limit of zero would stop all work".into()));

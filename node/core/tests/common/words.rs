@@ -126,6 +126,27 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
                 writeln!(text, "{} {timer:?}", secs(*at))?;
             }
         }
+        "history" => {
+            for (number, row) in state.blocks.iter() {
+                let (stay, logs) = (row.runs_stay, row.logs_stay);
+                writeln!(
+                    text,
+                    "block {number} runs {} stay {stay:?} logs {logs:?} bytes {}",
+                    row.runs, row.log_bytes
+                )?;
+            }
+            let forgotten = state.cluster.forgotten.map_or("nothing".into(), secs);
+            writeln!(text, "forgotten {forgotten} runs {}", state.cluster.counters.forgotten_runs)?;
+        }
+        "origin" => {
+            let counters = &state.cluster.counters;
+            let (run, backfill, fence) = (counters.run, counters.backfill, counters.fence);
+            writeln!(text, "{:?} from {:?}", state.cluster.id, state.cluster.refounded)?;
+            writeln!(text, "last run {run} backfill {backfill} fence {fence}")?;
+            for (name, row) in state.workflows.iter() {
+                writeln!(text, "{name} paused {:?}", row.paused_at.map(secs))?;
+            }
+        }
         "cluster" => {
             let outage = state.cluster.outage_end.map_or("never".into(), secs);
             writeln!(

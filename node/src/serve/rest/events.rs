@@ -69,6 +69,13 @@ impl Streams {
     }
 }
 
+impl Seat {
+    /// Whether the node is stopping.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+}
+
 /// The answer that goes on.
 pub(crate) fn response(messages: Events, seat: Seat) -> Response {
     let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];

@@ -54,7 +54,9 @@ fn text(piece: &ReadLogsResponse) -> Bytes {
         }
     }
     match piece.notice.as_ref().map(|notice| (notice.kind(), notice.text.as_str())) {
-        Some((Kind::Lost | Kind::Dropped | Kind::Unreachable, why)) => note(&mut text, why),
+        Some((Kind::Lost | Kind::Dropped | Kind::Unreachable | Kind::LogExpired, why)) => {
+            note(&mut text, why)
+        }
         Some((Kind::Unspecified | Kind::End | Kind::Started, _)) | None => {}
     }
     text.freeze()

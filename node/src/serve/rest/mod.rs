@@ -4,6 +4,7 @@
 //! in JSON is the rpc's request message by proto3's mapping; fields may stand in the path, in the query or in the body.
 //! Nothing here decides anything about workflows. Start reading at [`table`], then [`Rest::answer`].
 
+mod backup;
 mod describe;
 mod error;
 mod events;
@@ -93,6 +94,7 @@ impl Rest {
                 let wants_text = accepts(&head.headers, "text/plain");
                 logs::read(&self.services, Value::Object(asked), (seat, wants_text)).await
             }
+            Call::Backup => backup::backup(&self.services, self.streams.take()?).await,
             Call::Upload => Err(nothing_at(head.uri.path()).into()),
         }
     }

@@ -93,6 +93,9 @@ fn answer(route: &Route, output: &str) -> Value {
     match route.call {
         Call::Unary(_) | Call::Upload => json!({ "application/json": schema }),
         Call::Events(_) => json!({ "text/event-stream": schema }),
+        Call::Backup => {
+            json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } })
+        }
         Call::Logs => {
             json!({ "text/event-stream": schema, "text/plain": { "schema": { "type": "string" } } })
         }

@@ -39,6 +39,8 @@ pub(crate) enum Call {
     Events(fn(Services, Value) -> BoxFuture<'static, Result<Events, Status>>),
     /// JSON in, events or text out.
     Logs,
+    /// JSON in, a file out.
+    Backup,
     /// A file in, JSON out.
     Upload,
 }
@@ -125,6 +127,10 @@ pub(crate) static ROUTES: &[Route] = &[
     row("POST",   "/v1/cluster/nodes/{node}:replace", "Cluster.ReplaceNode", once!(cluster.replace_node)),
     row("POST",   "/v1/cluster:transfer-leader", "Cluster.TransferLeader", once!(cluster.transfer_leader)),
     row("POST",   "/v1/cluster:raise-level", "Cluster.RaiseLevel", once!(cluster.raise_level)),
+    row("GET",    "/v1/cluster:backup", "Cluster.Backup", Call::Backup),
+    row("POST",   "/v1/cluster:resume-held", "Cluster.ResumeHeld", once!(cluster.resume_held)),
+    row("GET",    "/v1/cluster/settings", "Cluster.GetSettings", once!(cluster.get_settings)),
+    row("POST",   "/v1/cluster/settings", "Cluster.ChangeSettings", once!(cluster.change_settings)),
     row("GET",    "/v1/executors", "Cluster.ListExecutors", once!(cluster.list_executors)),
     row("DELETE", "/v1/executors/{executor}", "Cluster.RemoveExecutor", once!(cluster.remove_executor)),
     row("POST",   "/v1/executors/{executor}:drain", "Cluster.Drain", once!(cluster.drain)),

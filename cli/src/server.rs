@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _};
+use matins_node::disk::DiskLimits;
 use matins_node::execute::TaskEnvironment;
 use matins_node::raft::RaftTimes;
 use matins_node::{ExecutorSettings, Node, NodeConfig};
@@ -119,6 +120,14 @@ pub(crate) struct Layer {
     #[arg(long, value_name = "SPAN", env = "MATINS_NODE_ELECTION_MAX", hide_env_values = true)]
     election_max: Option<Span>,
 
+    /// How full the disk may be before an alarm, in per cent [default: 85]
+    #[arg(long, value_name = "PERCENT", env = "MATINS_NODE_DISK_WARN", hide_env_values = true)]
+    disk_warn: Option<u16>,
+
+    /// How full the disk may be before no new runs are made, in per cent [default: 95]
+    #[arg(long, value_name = "PERCENT", env = "MATINS_NODE_DISK_FULL", hide_env_values = true)]
+    disk_full: Option<u16>,
+
     /// What is logged, as in `info` or `matins_node=debug,warn` [default: info,openraft=off]
     #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG", hide_env_values = true)]
     log: Option<String>,
@@ -181,7 +190,8 @@ struct Settings {
 }
 
 /// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// For people.
     Text,
@@ -207,6 +217,8 @@ impl Layer {
             heartbeat: self.heartbeat.or(below.heartbeat),
             election_min: self.election_min.or(below.election_min),
             election_max: self.election_max.or(below.election_max),
+            disk_warn: self.disk_warn.or(below.disk_warn),
+            disk_full: self.disk_full.or(below.disk_full),
             log: self.log.or(below.log),
             log_format: self.log_format.or(below.log_format),
         }
@@ -251,6 +263,12 @@ impl Layer {
             election_max: self.election_max.map_or(usual.election_max, |span| span.0),
             ..usual
         };
+        let usual = DiskLimits::default();
+        let permille =
+            |percent: Option<u16>, usual: u16| percent.map_or(usual, |percent| percent.saturating_mul(10));
+        let full_permille = permille(self.disk_full, usual.full_permille);
+        let warn_permille = permille(self.disk_warn, usual.warn_permille.min(full_permille));
+        let disk = DiskLimits { warn_permille, full_permille };
         let node = NodeConfig {
             // What cannot be made absolute is told by the node.
             data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
@@ -262,6 +280,7 @@ impl Layer {
             is_insecure: self.insecure.unwrap_or(false),
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,
+            disk,
             level_max: level_max(),
         };
         faults.extend(node.faults());
@@ -363,8 +382,9 @@ async fn run_node(
     config: NodeConfig,
     stop: impl Future<Output = &'static str>,
 ) -> Result<&'static str, Fault> {
-    let node =
-        Node::start(config).await.map_err(|error| Fault::machine("this node does not start", error))?;
+    let node = Box::pin(Node::start(config))
+        .await
+        .map_err(|error| Fault::machine("this node does not start", error))?;
     let reason = stop.await;
     tracing::info!(reason, "stopping");
     node.stop().await;

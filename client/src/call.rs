@@ -127,6 +127,8 @@ call! {
     command Cluster.Drain DrainExecutorRequest -> DrainExecutorResponse;
     command Cluster.Undrain UndrainExecutorRequest -> UndrainExecutorResponse;
     command Cluster.RemoveExecutor RemoveExecutorRequest -> RemoveExecutorResponse;
+    command Cluster.ResumeHeld ResumeHeldRequest -> ResumeHeldResponse, patience |_| SLOW;
+    command Cluster.ChangeSettings ChangeSettingsRequest -> ChangeSettingsResponse;
     command Cluster.RaiseLevel RaiseLevelRequest -> RaiseLevelResponse;
 }
 
@@ -148,6 +150,7 @@ call! {
     read Backfills.Get GetBackfillRequest -> GetBackfillResponse;
     read Pools.List ListPoolsRequest -> ListPoolsResponse;
     read Cluster.ListExecutors ListExecutorsRequest -> ListExecutorsResponse;
+    read Cluster.GetSettings GetSettingsRequest -> GetSettingsResponse;
 }
 
 impl Call for InitClusterRequest {
@@ -252,6 +255,9 @@ mod tests {
             RaiseLevelRequest,
             ClusterStatusRequest,
             ListExecutorsRequest,
+            ResumeHeldRequest,
+            GetSettingsRequest,
+            ChangeSettingsRequest,
         ];
         let files = FileDescriptorSet::decode(matins_proto::FILE_DESCRIPTOR_SET).unwrap();
         let is_command = |name: &str| {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use matins_proto::Timestamp;
 use matins_proto::v1::{
-    ClusterStatusRequest, ReadLogsRequest, UploadBlobRequest, UploadBlobResponse, WaitRunsRequest,
-    WaitRunsResponse, WatchBackfillRequest, WatchRunRequest, WatchRunsRequest,
+    BackupRequest, BackupResponse, ClusterStatusRequest, ReadLogsRequest, UploadBlobRequest,
+    UploadBlobResponse, WaitRunsRequest, WaitRunsResponse, WatchBackfillRequest, WatchRunRequest,
+    WatchRunsRequest,
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -150,6 +151,16 @@ impl Client {
         Follow::new(self.clone(), LogCursor::new(ask))
     }
 
+    /// Streams a backup of the cluster from one node. It cannot go on at another: who hears an error asks anew.
+    pub async fn backup(&self) -> Result<Backup, ClientError> {
+        let (stream, at) = self.open(method_path!(Cluster.Backup), BackupRequest {}).await?;
+        Ok(Backup {
+            stream,
+            endpoint: self.nodes.endpoint(at).to_owned(),
+            silence_max: self.nodes.limits.silence_max,
+        })
+    }
+
     pub(crate) fn nodes(&self) -> &Nodes {
         &self.nodes
     }
@@ -209,6 +220,38 @@ impl Client {
         let by_wall = heard.wall.elapsed().ok()?;
         let elapsed = heard.at.elapsed();
         (by_wall.max(elapsed) <= TIME_KEPT_MAX).then(|| later(heard.leader, elapsed))
+    }
+}
+
+/// A backup on its way.
+#[derive(Debug)]
+pub struct Backup {
+    stream: Streaming<BackupResponse>,
+    endpoint: String,
+    silence_max: Duration,
+}
+
+impl Backup {
+    /// The node that it comes from.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The next frame of the file; `None` at the end of the stream, which is the end of the backup only if the last frame
+    /// says so.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let heard = tokio::time::timeout(self.silence_max, self.stream.message()).await;
+            let silent = || Status::deadline_exceeded(format!("silent for {:?}", self.silence_max));
+            match heard.unwrap_or_else(|_| Err(silent())) {
+                Ok(Some(BackupResponse { frame })) if frame.is_empty() => {}
+                Ok(Some(BackupResponse { frame })) => return Ok(Some(frame.into())),
+                Ok(None) => return Ok(None),
+                Err(status) => {
+                    return Err(ClientError::Answered(Box::new(crate::error::Answered::from(&status))));
+                }
+            }
+        }
     }
 }
 

@@ -238,7 +238,7 @@ impl LogCursor {
     fn is_repeated(&mut self, piece: &ReadLogsResponse) -> bool {
         let Some(notice) = &piece.notice else { return false };
         match notice.kind() {
-            log_notice::Kind::End | log_notice::Kind::Lost => {
+            log_notice::Kind::End | log_notice::Kind::Lost | log_notice::Kind::LogExpired => {
                 !self.ended.insert((piece.task.clone(), piece.attempt))
             }
             log_notice::Kind::Started

@@ -35,7 +35,7 @@ mod nodes;
 mod view;
 
 pub use call::{Call, Command, Route};
-pub use client::Client;
+pub use client::{Backup, Client};
 pub use cursor::{BackfillCursor, Cursor, Heard, LogCursor, RunCursor, RunsCursor};
 pub use error::{Answered, ClientError, ErrorClass, Failure, Violation};
 pub use follow::Follow;

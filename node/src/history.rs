@@ -14,7 +14,7 @@ use bytes::Bytes;
 use matins_core::State;
 use matins_core::history::{Block, RetiredRun};
 use matins_core::id::{Digest, RunId, ScheduleId};
-use matins_core::state::RunState;
+use matins_core::state::{LogPlace, LogState, RunState};
 use matins_core::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -96,12 +96,22 @@ impl History {
     /// Brings the index up with the state, for as long as the node lives.
     pub async fn keep_up(self) {
         let mut states = self.states.clone();
+        let mut forgotten_before = 0;
         loop {
             let state = states.borrow_and_update().clone();
+            // Counts what ever left the list, so that a look at all blocks is needed only then.
+            let forgotten = state.cluster.counters.forgotten_runs;
+            if std::mem::replace(&mut forgotten_before, forgotten) != forgotten {
+                self.take_out(&state).await;
+            }
             let from = self.indexed.load(Ordering::Relaxed) + 1;
             for (number, row) in state.blocks.range(from..) {
                 let mut tries = 0;
                 while let Err(error) = self.add(row.digest).await {
+                    // Retention may take a block that is not here yet, and then nobody has it.
+                    if !self.states.borrow().blocks.contains(number) {
+                        break;
+                    }
                     tries += 1;
                     // The block itself may still be on its way to this node's disk: that is nothing to worry about.
                     if tries % TRIES_PER_WARNING == 0 {
@@ -115,6 +125,21 @@ impl History {
             if states.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Takes out what retention took off the list.
+    async fn take_out(&self, state: &State) {
+        let expected: BTreeSet<Digest> = state.blocks.iter().map(|(_, row)| row.digest).collect();
+        let index = Arc::clone(&self.index);
+        let taken_out = blocking(move || {
+            for block in index.indexed_blocks()?.iter().filter(|block| !expected.contains(block)) {
+                index.remove_block(block)?;
+            }
+            Ok::<(), StoreError>(())
+        });
+        if let Err(error) = taken_out.await {
+            tracing::warn!(error = error_chain(&error), "cannot take a block out of the index of history");
         }
     }
 
@@ -151,7 +176,7 @@ impl History {
     /// One finished run with all its rows; `None` if it is not in history.
     pub async fn run(&self, run: RunId) -> Result<Option<RetiredRun>, HistoryError> {
         match self.index.find(run.0)? {
-            Some(found) => Ok(Some(self.load(&found).await?)),
+            Some(found) => Ok(Some(self.as_kept(self.load(&found).await?, found.block))),
             None => Ok(None),
         }
     }
@@ -208,7 +233,7 @@ impl History {
                 Some((digest, bytes)) if digest == found.block => bytes,
                 Some(_) | None => self.read(found.block).await?,
             };
-            runs.push(run_in(&bytes, &found)?);
+            runs.push(self.as_kept(run_in(&bytes, &found)?, found.block));
             newest = Some((found.block, bytes));
         }
         Ok(runs)
@@ -238,6 +263,25 @@ impl History {
                 return Ok(runs);
             }
         }
+    }
+
+    /// A run as retention has left it: its logs may be gone while it stays (PROTOCOL 6.11).
+    fn as_kept(&self, mut run: RetiredRun, block: Digest) -> RetiredRun {
+        let state = self.states.borrow();
+        let mut rows = state.blocks.iter().map(|(_, row)| row);
+        if rows.any(|row| row.digest == block && row.logs_stay.is_none()) {
+            for (_, attempt) in &mut run.attempts {
+                match attempt.log {
+                    LogState::Attached(LogPlace::Pack { .. }) => attempt.log = LogState::Expired,
+                    LogState::Attached(LogPlace::Lost)
+                    | LogState::At(_)
+                    | LogState::Empty
+                    | LogState::Lost
+                    | LogState::Expired => {}
+                }
+            }
+        }
+        run
     }
 
     async fn load(&self, found: &IndexedRun) -> Result<RetiredRun, HistoryError> {

@@ -4,10 +4,12 @@
 //! order, `store` keeps them through a power cut, `lead` does what only a leader does, `execute` runs tasks,
 //! `serve` answers clients.
 
+pub mod disk;
 pub mod execute;
 pub mod history;
 pub mod lead;
 pub mod node;
+pub mod offline;
 pub mod packs;
 pub mod raft;
 pub mod serve;

@@ -135,7 +135,9 @@ impl Packer {
         let News::Asked(open) = &self.news else { return };
         let answer = open.look(self.logs.fences().unwrap_or_default()).await;
         let Some((open, settled)) = answer else { return };
-        open.into_iter().for_each(|fence| self.add(fence));
+        for fence in open {
+            self.add(fence);
+        }
         for fence in settled {
             self.waiting.remove(&fence);
             self.delete(fence);

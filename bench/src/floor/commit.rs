@@ -10,7 +10,9 @@ use matins_core::State;
 use matins_core::command::{Command, Proposal, Readings};
 use matins_core::state::Settings;
 use matins_core::time::Timestamp;
-use matins_node::raft::{ClockReading, Consensus, EntryClock, Member, RaftTimes, StartConfig, StorageConfig};
+use matins_node::raft::{
+    ClockReading, Consensus, EntryClock, Member, MemberChange, RaftTimes, StartConfig, StorageConfig,
+};
 use matins_node::system::wall_time;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -40,8 +42,9 @@ impl Workload for Commit {
         let first = &nodes[0].0;
         first.init(Settings::default()).await?;
         until("it leads", async || Ok(first.leader().borrow().leading.is_some())).await?;
-        for (_, address) in &nodes[1..] {
-            first.add_node(address).await?;
+        for (at, (_, address)) in nodes.iter().enumerate().skip(1) {
+            let change = MemberChange { add: Some(address.clone()), ..MemberChange::default() };
+            first.change_members(&format!("add-{at}").parse()?, change).await?;
         }
         let mut spans = Vec::new();
         for slots in 0..stage.size.of(1_000, 50) {
@@ -91,6 +94,7 @@ async fn start(folder: &Path) -> Result<(Consensus, String), Trouble> {
         data_dir: folder.to_owned(),
         member: Member { cluster_address: address.clone(), ..Member::default() },
         times: RaftTimes::default(),
+        level_max: matins_core::LEVEL,
         storage: StorageConfig::default(),
         on_exit: Arc::new(matins_node::raft::exit_process),
     };

@@ -1,14 +1,20 @@
 //! Verbs about the cluster: how it is made and grows, how it is, and what time it has.
 
+mod backup;
+mod check;
 mod level;
 mod members;
+mod settings;
 pub(crate) mod status;
 
 use clap::{Args, Subcommand};
 use matins_proto::v1::{AcceptTimeRequest, InitClusterRequest};
 
+use self::backup::{BackupArgs, RestoreArgs, ResumeArgs, backup, restore, resume};
+use self::check::{CheckDirArgs, RecoverArgs, check, recover};
 use self::level::{RaiseLevelArgs, raise_level};
 use self::members::{AddArgs, RemoveArgs, ReplaceArgs, TransferArgs, WaitArgs};
+use self::settings::{SettingsArgs, settings};
 use self::status::{StatusArgs, status};
 use crate::context::{Context, Outcome, Repeat};
 use crate::fault::Fault;
@@ -24,6 +30,12 @@ pub(crate) enum ClusterVerb {
     TransferLeader(TransferArgs),
     Wait(WaitArgs),
     Status(StatusArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+    Resume(ResumeArgs),
+    Check(CheckDirArgs),
+    Recover(RecoverArgs),
+    Settings(SettingsArgs),
     RaiseLevel(RaiseLevelArgs),
     /// The cluster's time
     #[command(subcommand)]
@@ -84,6 +96,12 @@ impl ClusterVerb {
             Self::TransferLeader(args) => members::transfer(args, context).await,
             Self::Wait(args) => members::wait(args, context).await,
             Self::Status(StatusArgs {}) => status(context).await,
+            Self::Backup(args) => backup(args, context).await,
+            Self::Restore(args) => restore(&args, context),
+            Self::Resume(args) => resume(args, context).await,
+            Self::Check(args) => check(&args, context),
+            Self::Recover(args) => recover(&args, context),
+            Self::Settings(args) => settings(args, context).await,
             Self::RaiseLevel(args) => raise_level(args, context).await,
             Self::Time(TimeVerb::Accept(args)) => accept(args, context).await,
         }

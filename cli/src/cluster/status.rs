@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use matins_proto::v1::{ClusterStatusRequest, ClusterStatusResponse, NodeStatus, node_status::Role};
+use matins_proto::v1::{
+    Checkpoint, ClusterStatusRequest, ClusterStatusResponse, NodeStatus, Origin, node_status::Role,
+};
 
 use crate::context::{Context, Outcome};
 use crate::exit::Exit;
@@ -33,6 +35,7 @@ impl Row for NodeStatus {
         Column::new("STATE"),
         Column::new("LAG"),
         Column::new("CLOCK"),
+        Column::new("DISK"),
         Column::new("ADDRESS"),
         Column::wide("CLUSTER ADDRESS"),
         Column::wide("VERSION"),
@@ -61,6 +64,12 @@ impl Row for NodeStatus {
             Cell::State(if self.reachable { "ready" } else { "unreachable" }.into()),
             Cell::text(self.lag.map(|lag| lag.to_string()).unwrap_or_default()),
             Cell::text(clock.unwrap_or_default()),
+            Cell::text(
+                self.disk
+                    .as_ref()
+                    .map(|disk| format!("{} %", disk.used_permille.div_ceil(10)))
+                    .unwrap_or_default(),
+            ),
             Cell::text(&self.address),
             Cell::text(&self.cluster_address),
             Cell::text(&self.version),
@@ -194,9 +203,26 @@ fn facts(status: &ClusterStatusResponse, look: &Look) -> String {
             ("Memory", Cell::text(memory.unwrap_or_default())),
             ("Runs", Cell::text(format!("{} live, {} in history", status.live_runs, status.retired_runs))),
             ("Leaderships", Cell::Number(status.leaderships)),
+            ("Checkpoint", Cell::text(status.checkpoint.as_ref().map(checkpoint_text).unwrap_or_default())),
+            ("Began from", Cell::text(status.origin.as_ref().map(origin_text).unwrap_or_default())),
         ],
         look,
     )
+}
+
+fn checkpoint_text(checkpoint: &Checkpoint) -> String {
+    let Checkpoint { index, at, agreed, nodes, differing } = checkpoint;
+    let at = at.map(|at| format!(", {at}")).unwrap_or_default();
+    let agree =
+        if agreed.is_empty() { "no majority yet".to_owned() } else { format!("{} agree", nodes.join(", ")) };
+    let differ =
+        if differing.is_empty() { String::new() } else { format!(", {} DIFFER", differing.join(", ")) };
+    format!("index {index}{at}: {agree}{differ}")
+}
+
+fn origin_text(origin: &Origin) -> String {
+    let held = if origin.held == 0 { String::new() } else { format!(", {} workflows held", origin.held) };
+    format!("cluster {} at index {}{held}", origin.cluster_id, origin.index)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use matins_proto::v1::{
 };
 
 use crate::context::{Context, Outcome, Repeat};
-use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Cell, Column, Look, Row};
 use crate::pages::{LIST_MAX, Page, Watching, show};

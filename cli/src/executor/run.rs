@@ -1,11 +1,13 @@
 //! `matins executor run`: an executor that belongs to no node.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
 use matins_node::execute::TaskEnvironment;
 use matins_node::node::{ExecutorProcess, ExecutorProcessConfig, ExecutorSettings};
+use serde::Deserialize;
 
 use crate::context::Outcome;
 use crate::exit::Exit;
@@ -21,95 +23,141 @@ const LOG_DEFAULT: &str = "info";
 /// enough, and more are safer. There may be many of these.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
-  matins executor run --join 10.0.0.1:7071,10.0.0.2:7071 --data-dir /var/lib/matins-executor --labels gpu=yes")]
+Examples:
+  matins executor run --join 10.0.0.1:7071,10.0.0.2:7071 --data-dir /var/lib/matins-executor --labels gpu=yes
+  matins executor run --config /etc/matins/executor.toml
+  MATINS_NODE_JOIN=10.0.0.1:7071 matins executor run
+Flags come first, then the environment, then the file, then the defaults.")]
 pub(crate) struct ExecutorRunArgs {
-    /// Cluster ports of nodes
-    #[arg(
-        long,
-        value_name = "HOST:PORT,..",
-        value_delimiter = ',',
-        required = true,
-        env = "MATINS_EXECUTOR_JOIN"
-    )]
-    join: Vec<String>,
+    /// A file with settings: TOML, keys as the flags below with _ for -
+    #[arg(long, value_name = "FILE", env = "MATINS_NODE_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
 
-    /// Where it keeps what it runs
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/matins-executor",
-        env = "MATINS_EXECUTOR_DATA_DIR"
-    )]
-    data_dir: PathBuf,
-
-    /// A label for people [default: the name of the machine]
-    #[arg(long, env = "MATINS_EXECUTOR_NAME")]
-    name: Option<String>,
-
-    /// How many tasks may run here at once [default: twice the number of cores]
-    #[arg(long, value_name = "N", env = "MATINS_EXECUTOR_SLOTS")]
-    slots: Option<u32>,
-
-    /// What tasks can ask for, as in zone=a,disk=ssd
-    #[arg(long, value_name = "KEY=VALUE,..", env = "MATINS_EXECUTOR_LABELS")]
-    labels: Option<Labels>,
-
-    /// PATH of the tasks [default: that of this process]
-    #[arg(long, value_name = "PATH", env = "MATINS_EXECUTOR_TASK_PATH")]
-    task_path: Option<String>,
-
-    /// Where nodes read the logs of what runs here
-    #[arg(long, value_name = "IP:PORT", default_value_t = DEFAULT_LISTEN, env = "MATINS_EXECUTOR_LISTEN")]
-    listen: SocketAddr,
-
-    /// The address that nodes are told [default: that of --listen]
-    #[arg(long, value_name = "HOST:PORT", env = "MATINS_EXECUTOR_ADVERTISE")]
-    advertise: Option<String>,
-
-    /// Listen beyond this machine without TLS and tokens: whoever reaches the port can read logs
-    #[arg(long, env = "MATINS_EXECUTOR_INSECURE")]
-    insecure: bool,
-
-    /// What is logged, as in `info` or `matins_node=debug,warn`
-    #[arg(long, value_name = "FILTER", default_value = LOG_DEFAULT, env = "MATINS_EXECUTOR_LOG")]
-    log: String,
-
-    /// How it is logged
-    #[arg(long, value_enum, default_value = "text", env = "MATINS_EXECUTOR_LOG_FORMAT")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    layer: Layer,
 
     /// End when standard input does: so that no executor outlives who started it
     #[arg(long, hide = true)]
     tied: bool,
 }
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7072);
+/// Settings of an executor, none of which must be given in the same place. Where a node has the same one it is called the same.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Layer {
+    /// Cluster ports of nodes; one that answers is enough
+    #[arg(
+        long,
+        value_name = "HOST:PORT,..",
+        value_delimiter = ',',
+        env = "MATINS_NODE_JOIN",
+        hide_env_values = true
+    )]
+    join: Option<Vec<String>>,
+
+    /// Where it keeps what it runs [default: /var/lib/matins-executor]
+    #[arg(long, value_name = "DIR", env = "MATINS_NODE_DATA_DIR", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+
+    /// A label for people [default: the name of the machine]
+    #[arg(long, env = "MATINS_NODE_NAME", hide_env_values = true)]
+    name: Option<String>,
+
+    /// How many tasks may run here at once [default: twice the number of cores]
+    #[arg(long, value_name = "N", env = "MATINS_NODE_SLOTS", hide_env_values = true)]
+    slots: Option<u32>,
+
+    /// What tasks can ask for, as in zone=a,disk=ssd
+    #[arg(long, value_name = "KEY=VALUE,..", env = "MATINS_NODE_LABELS", hide_env_values = true)]
+    labels: Option<Labels>,
+
+    /// PATH of the tasks [default: that of this process]
+    #[arg(long, value_name = "PATH", env = "MATINS_NODE_TASK_PATH", hide_env_values = true)]
+    task_path: Option<String>,
+
+    /// Where nodes read the logs of what runs here [default: 127.0.0.1:7072]
+    #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_LISTEN", hide_env_values = true)]
+    listen: Option<SocketAddr>,
+
+    /// The address that nodes are told [default: that of --listen]
+    #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_ADVERTISE", hide_env_values = true)]
+    advertise: Option<String>,
+
+    /// Listen beyond this machine without TLS and tokens: whoever reaches the port can read logs
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
+    insecure: Option<bool>,
+
+    /// What is logged, as in `info` or `matins_node=debug,warn` [default: info]
+    #[arg(long, value_name = "FILTER", env = "MATINS_NODE_LOG", hide_env_values = true)]
+    log: Option<String>,
+
+    /// How it is logged: text or json [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT", env = "MATINS_NODE_LOG_FORMAT", hide_env_values = true)]
+    log_format: Option<LogFormat>,
+}
+
+impl Layer {
+    /// What is given here, and below it what is given there.
+    fn over(self, below: Self) -> Self {
+        Self {
+            join: self.join.or(below.join),
+            data_dir: self.data_dir.or(below.data_dir),
+            name: self.name.or(below.name),
+            slots: self.slots.or(below.slots),
+            labels: self.labels.or(below.labels),
+            task_path: self.task_path.or(below.task_path),
+            listen: self.listen.or(below.listen),
+            advertise: self.advertise.or(below.advertise),
+            insecure: self.insecure.or(below.insecure),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+        }
+    }
+
+    fn settle(self) -> ExecutorProcessConfig {
+        let data_dir = self.data_dir.unwrap_or_else(|| "/var/lib/matins-executor".into());
+        ExecutorProcessConfig {
+            // What cannot be made absolute is told by the executor.
+            data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
+            name: self.name.unwrap_or_else(machine),
+            join: self.join.unwrap_or_default(),
+            listen: self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 7072).into()),
+            address: self.advertise,
+            is_insecure: self.insecure.unwrap_or(false),
+            executor: ExecutorSettings {
+                slots: self.slots.unwrap_or_else(default_slots),
+                labels: self.labels.unwrap_or_default().into(),
+                environment: TaskEnvironment { path: self.task_path, variables: Vec::new() },
+                cgroup: None,
+            },
+        }
+    }
+}
 
 /// Runs until it is told to end.
 pub(super) async fn run(args: ExecutorRunArgs) -> Outcome {
-    let config = ExecutorProcessConfig {
-        // What cannot be made absolute is told by the executor.
-        data_dir: std::path::absolute(&args.data_dir).unwrap_or(args.data_dir),
-        name: args.name.unwrap_or_else(machine),
-        join: args.join,
-        listen: args.listen,
-        address: args.advertise,
-        is_insecure: args.insecure,
-        executor: ExecutorSettings {
-            slots: args.slots.unwrap_or_else(default_slots),
-            labels: args.labels.unwrap_or_default().into(),
-            environment: TaskEnvironment { path: args.task_path, variables: Vec::new() },
-            cgroup: None,
-        },
+    let file = match args.config {
+        None => Layer::default(),
+        Some(path) => {
+            let text = fs::read_to_string(&path).map_err(|error| Fault::unreadable(&path, error))?;
+            toml::from_str(&text).map_err(|error| {
+                Fault::machine(format!("`{}` has a fault", path.display()), error)
+                    .hint("`matins executor run -h` lists all settings; keys have _ for -")
+            })?
+        }
     };
+    let layer = args.layer.over(file);
+    let filter = layer.log.as_deref().unwrap_or(LOG_DEFAULT).parse();
+    let filter = filter.map_err(|error| Fault::usage(format!("log: {error}")))?;
+    let format = layer.log_format.unwrap_or(LogFormat::Text);
+    let config = layer.settle();
     let faults = config.faults();
     if !faults.is_empty() {
         return Err(Fault::usage(format!("the settings do not fit:\n  {}", faults.join("\n  ")))
             .hint("`matins executor run -h` explains every setting"));
     }
-    let filter = args.log.parse().map_err(|error| Fault::usage(format!("--log: {error}")))?;
-    start_log(filter, args.log_format);
+    start_log(filter, format);
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
     let executor = ExecutorProcess::start(config).await;
     let executor = executor.map_err(|error| Fault::machine("this executor does not start", error))?;
@@ -118,4 +166,20 @@ pub(super) async fn run(args: ExecutorRunArgs) -> Outcome {
     executor.stop().await;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_the_package_is_read_and_lies_below_flags() {
+        let text = include_str!("../../../deploy/config/executor.toml");
+        let file: Layer = toml::from_str(text).unwrap();
+        let flags = Layer { slots: Some(5), ..Layer::default() };
+        let config = flags.over(file).settle();
+        assert_eq!((config.executor.slots, config.join.len(), config.name.as_str()), (5, 3, "n1-tasks"));
+        assert!(config.faults().is_empty(), "{:?}", config.faults());
+        assert!(Layer::default().settle().faults()[0].contains("--join"));
+    }
 }

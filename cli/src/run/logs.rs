@@ -117,7 +117,7 @@ fn write(bytes: &[u8]) -> Result<(), Fault> {
 fn notice(piece: &ReadLogsResponse) -> Option<String> {
     let notice = piece.notice.as_ref()?;
     let worth_saying = match notice.kind() {
-        Kind::Lost | Kind::Dropped | Kind::Unreachable => true,
+        Kind::Lost | Kind::LogExpired | Kind::Dropped | Kind::Unreachable => true,
         Kind::End | Kind::Started | Kind::Unspecified => false,
     };
     worth_saying.then(|| format!("{} attempt {}: {}", piece.task, piece.attempt, notice.text))

@@ -226,7 +226,9 @@ fn check_beats(runs: &Value, lines: &[Vec<String>], deaths: Deaths, checked: &mu
         let ran = attempts.remove(&millis(text(run, "logicalTime"))).unwrap_or_default();
         check_attempts(&format!("the task of {}", text(run, "id")), &ran, deaths, checked);
     }
-    attempts.keys().for_each(|due| checked.faults.push(format!("a task ran for {due}, which has no run")));
+    for due in attempts.keys() {
+        checked.fault(format!("a task ran for {due}, which has no run"));
+    }
 }
 
 /// The runs that were acknowledged are there, no others are, and each succeeded.

@@ -38,6 +38,9 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     pub(crate) cluster_port: u16,
     pub(crate) data_dir: PathBuf,
+    /// More flags, and more of its environment.
+    pub(crate) flags: Vec<String>,
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// The feature level that it pretends to support; `None`: that of this release.
     pub(crate) level: Option<String>,
     child: Option<Child>,
@@ -63,7 +66,12 @@ impl Drop for Cluster {
 impl Cluster {
     /// Starts so many nodes and makes one cluster of them, with a ready leader.
     pub(crate) fn start(nodes: usize) -> Self {
-        let cluster = Self::waiting(nodes);
+        Self::start_with(nodes, |_| {})
+    }
+
+    /// As [`Self::start`], with nodes that are changed before they are started.
+    pub(crate) fn start_with(nodes: usize, change: impl Fn(&mut Node)) -> Self {
+        let cluster = Self::waiting_with(nodes, change);
         cluster.until("the first node answers", || cluster.status(0).is_some());
         let first = cluster.nodes[0].endpoint();
         cluster.ask_at(&first, &["cluster", "init"]).well();
@@ -80,6 +88,11 @@ impl Cluster {
 
     /// Starts so many nodes that belong to no cluster yet.
     pub(crate) fn waiting(nodes: usize) -> Self {
+        Self::waiting_with(nodes, |_| {})
+    }
+
+    /// As [`Self::waiting`], with nodes that are changed before they are started.
+    pub(crate) fn waiting_with(nodes: usize, change: impl Fn(&mut Node)) -> Self {
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let ports = free_ports(2 * nodes);
         let node = |at: usize| Node {
@@ -87,10 +100,13 @@ impl Cluster {
             port: ports[at],
             cluster_port: ports[nodes + at],
             data_dir: folder.path().join(format!("n{}", at + 1)),
+            flags: Vec::new(),
+            environment: Vec::new(),
             level: None,
             child: None,
         };
         let mut nodes: Vec<Node> = (0..nodes).map(node).collect();
+        nodes.iter_mut().for_each(change);
         nodes.iter_mut().for_each(Node::up);
         let made = nodes.len();
         Self { folder, nodes, executors: Vec::new(), made }
@@ -102,8 +118,16 @@ impl Cluster {
         let name = format!("n{}", self.made);
         let ports = free_ports(2);
         let data_dir = self.folder.path().join(&name);
-        let level = None;
-        let mut node = Node { name, port: ports[0], cluster_port: ports[1], data_dir, level, child: None };
+        let mut node = Node {
+            name,
+            port: ports[0],
+            cluster_port: ports[1],
+            data_dir,
+            level: None,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            child: None,
+        };
         node.up();
         self.nodes.push(node);
         let at = self.nodes.len() - 1;
@@ -330,7 +354,9 @@ impl Node {
             .arg(&self.data_dir)
             .args(["--name", &self.name, "--listen", &self.endpoint()])
             .args(["--cluster-listen", &format!("127.0.0.1:{}", self.cluster_port)])
+            .args(&self.flags)
             .env("MATINS_TEST_WALL_CLOCK", self.wall_clock())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(self.level.iter().map(|level| ("MATINS_TEST_LEVEL", level)))
             // It must not outlive the test, however that ends.
             .arg("--tied")

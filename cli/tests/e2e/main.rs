@@ -5,16 +5,19 @@
 mod common;
 
 mod backfill;
+mod backup;
 mod bad_days;
 mod bad_tasks;
 mod clocks;
 mod executors;
 mod frozen;
+mod keeping;
 mod levels;
 mod logs;
 mod members;
 mod one_node;
 mod power_off;
+mod recover;
 mod restart;
 mod seeing;
 mod snapshot;

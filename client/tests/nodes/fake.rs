@@ -246,6 +246,20 @@ impl Cluster for Served {
     async fn undrain(&self, _: Request<UndrainExecutorRequest>) -> Answer<UndrainExecutorResponse> {
         no()
     }
+    type BackupStream = Boxed<BackupResponse>;
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Answer<Self::BackupStream> {
+        no()
+    }
+    async fn resume_held(&self, _: Request<ResumeHeldRequest>) -> Answer<ResumeHeldResponse> {
+        no()
+    }
+    async fn get_settings(&self, _: Request<GetSettingsRequest>) -> Answer<GetSettingsResponse> {
+        no()
+    }
+    async fn change_settings(&self, _: Request<ChangeSettingsRequest>) -> Answer<ChangeSettingsResponse> {
+        no()
+    }
     async fn raise_level(&self, _: Request<RaiseLevelRequest>) -> Answer<RaiseLevelResponse> {
         no()
     }

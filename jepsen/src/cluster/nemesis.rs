@@ -214,10 +214,10 @@ impl Kind {
     /// Whether a mixed run may draw it.
     pub(crate) fn is_mixed(self) -> bool {
         match self {
-            // A killed task has failed, so only a workload that expects it can say what must come of it. A lost disk
-            // leaves its vote behind, which a later issue removes: a mixed run ends with it (`haunt::act`).
-            Self::TaskKill | Self::ReplaceNode => false,
-            Self::Kill
+            // A killed task has failed, so only a workload that expects it can say what must come of it.
+            Self::TaskKill => false,
+            Self::ReplaceNode
+            | Self::Kill
             | Self::Pause
             | Self::KillLeader
             | Self::PauseLeader

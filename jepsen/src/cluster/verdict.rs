@@ -104,14 +104,9 @@ impl Evidence {
         report.figure("leaderships begun", self.sight.leaderships);
     }
 
-    /// The longest time without a leader around a leader that was killed. A lost disk leaves a vote behind that nobody
-    /// casts, so after that one more node may be the majority, and nothing is promised.
+    /// The longest time without a leader around a leader that was killed.
     fn longest_failover(&self) -> Option<Duration> {
-        let lost = self.faults.iter().find(|fault| fault.kind == Kind::ReplaceNode);
-        let lost_at = lost.map_or(u64::MAX, |fault| fault.from.0);
-        let kills = self.faults.iter();
-        let kills: Vec<&Fault> =
-            kills.filter(|fault| fault.kind == Kind::KillLeader && fault.from.0 < lost_at).collect();
+        let kills: Vec<&Fault> = self.faults.iter().filter(|fault| fault.kind == Kind::KillLeader).collect();
         let gaps = self.sight.gaps.iter().filter(|gap| kills.iter().any(|fault| acts_in(fault, **gap)));
         gaps.map(|gap| gap.span()).max()
     }

@@ -125,6 +125,7 @@ impl Follower {
                 log: LogConfig { segment_bytes: SEGMENT_BYTES },
                 keep_records: KEEP_RECORDS,
                 keep_bytes: u64::MAX,
+                ..StorageConfig::default()
             },
             on_exit: Arc::new(move |exit| noted.lock().expect("no holder panics").push(format!("{exit:?}"))),
         };

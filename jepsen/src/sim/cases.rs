@@ -11,7 +11,7 @@ use matins_core::state::settings::LeaseTerms;
 use matins_core::time::{BootTime, Millis, Timestamp};
 use matins_core::{Answer, LEVEL, Refusal, Stale, State, apply};
 use matins_node::lead::calendars::Calendars;
-use matins_node::lead::leader::{Action, Event as Told, Leader, Now, Outside};
+use matins_node::lead::leader::{Action, Disks, Event as Told, Leader, Now, Outside};
 use matins_node::lead::queue::ConnId;
 use matins_node::lead::scope::Params;
 use matins_node::lead::ticks::{TickTools, decide_due};
@@ -171,6 +171,7 @@ fn outside(boot: BootTime) -> Outside<'static> {
         log_bytes: 0,
         readings: None,
         quorum: Some(boot),
+        disks: Disks::default(),
     }
 }
 

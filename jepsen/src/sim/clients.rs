@@ -7,7 +7,7 @@ use matins_core::id::{BackfillId, RequestId, RunId, ScheduleId, TaskId, Workflow
 use matins_core::state::{BackfillState, LogPlace, Reprocess, RunOrigin, RunState, TaskState};
 use matins_core::time::{Millis, Timestamp};
 use matins_core::{Answer, Refusal};
-use matins_node::lead::leader::Outside;
+use matins_node::lead::leader::{Disks, Outside};
 use matins_node::lead::scope::Params;
 use matins_workflow::compile::{NoFiles, Options, SourceFile, compile};
 use rand::rngs::StdRng;
@@ -141,6 +141,7 @@ impl World {
             log_bytes: 0,
             readings: None,
             quorum: None,
+            disks: Disks::default(),
         };
         let Some(reign) = self.nodes[node].lead.as_mut().and_then(|lead| lead.reign.as_mut()) else { return };
         reign.leader.set_state(state, now.boot);
@@ -168,7 +169,10 @@ impl World {
 
     pub(super) fn client_hears(&mut self, number: usize) {
         let asked = &mut self.clients.asked[number];
-        let is_tried_again = matches!(asked.answer, Some(Err(Refusal::TicksDue(_) | Refusal::Limit { .. })));
+        let is_tried_again = matches!(
+            asked.answer,
+            Some(Err(Refusal::TicksDue(_) | Refusal::Limit { .. } | Refusal::FullDisk(_)))
+        );
         if !is_tried_again {
             asked.is_done = true;
         }

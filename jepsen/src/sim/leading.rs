@@ -10,7 +10,7 @@ use matins_core::state::{PastOutcome, PastRow, RunState, State};
 use matins_core::time::Timestamp;
 use matins_core::{Answer, Effect, Refusal};
 use matins_node::lead::backfill::{History, NoHistory};
-use matins_node::lead::leader::{Action, Event as Told, Leader, Now, Outside};
+use matins_node::lead::leader::{Action, Disks, Event as Told, Leader, Now, Outside};
 use matins_node::lead::queue::{ConnId, Key};
 use matins_node::lead::scope::{Fetched, Params};
 use matins_proto::v1::leader_message::Message;
@@ -218,6 +218,7 @@ impl World {
             log_bytes: 0,
             readings,
             quorum,
+            disks: Disks::default(),
         };
         let Some(reign) = self.nodes[node].lead.as_mut().and_then(|lead| lead.reign.as_mut()) else { return };
         let actions = reign.leader.run(now, &outside);

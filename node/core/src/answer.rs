@@ -6,6 +6,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::FullDisk;
 use crate::id::{
     BackfillId, Digest, ExecutorId, Fence, Leadership, PoolName, RunId, ScheduleId, SessionNumber, TaskId,
     VersionNumber, WorkflowName,
@@ -81,6 +82,8 @@ pub enum Refusal {
         /// How to raise it, or what else to do.
         hint: String,
     },
+    /// A disk is too full for new runs (PROTOCOL 6.12).
+    FullDisk(FullDisk),
     /// The time of the entry is too far ahead (PROTOCOL 1.3).
     TimeAhead {
         /// What the entry says.
@@ -198,6 +201,13 @@ impl fmt::Display for Refusal {
             Self::Limit { limit, value, asked, .. } => {
                 write!(f, "{limit} is {value}, and {asked} would be needed")
             }
+            Self::FullDisk(FullDisk { node, path, used_permille, limit_permille }) => {
+                let (used, limit) = (Percent(*used_permille), Percent(*limit_permille));
+                write!(
+                    f,
+                    "the disk of {node} under {path} is {used} full: no new runs are made from {limit} on"
+                )
+            }
             Self::TimeAhead { at, now } => {
                 write!(f, "its time lies {} ahead of the cluster's", at.since(*now))
             }
@@ -213,6 +223,15 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Thousandths, written as per cent.
+struct Percent(u16);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} %", self.0 / 10, self.0 % 10)
+    }
+}
+
 impl core::error::Error for Refusal {}
 
 impl Refusal {
@@ -220,6 +239,9 @@ impl Refusal {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Conflict { hint, .. } | Self::Limit { hint, .. } => Some(hint),
+            Self::FullDisk(_) => Some(
+                "free some space there, or keep less (`matins cluster settings`); what runs goes on, and due ticks wait",
+            ),
             Self::Expired { .. } => Some("repeat it with a new request id if it was not done"),
             Self::RequestReused => Some("draw a new request id for each new command"),
             Self::NotInitialised => Some("`matins cluster init` on one node founds it"),

@@ -16,6 +16,7 @@ use crate::id::{
     RunId, ScheduleId, SessionNumber, TaskId, WorkflowName,
 };
 use crate::ir::{Json, Workflow};
+use crate::state::settings::Change;
 use crate::state::{
     AttemptOutcome, LogPlace, Output, PastRow, Reprocess, RunOrigin, Settings, SkipReason, TimerKey,
 };
@@ -245,6 +246,59 @@ pub enum Command {
     },
     /// This executor is to be forgotten: no new attempts, and its row goes with its last session (PROTOCOL 2.7).
     Dismiss(ExecutorId),
+    /// A cluster begins anew from what one directory or a backup holds (PROTOCOL 6.10). Entered offline, by the one who makes
+    /// the new cluster; never proposed.
+    Refound(Refound),
+    /// Blocks of history, and logs of the runs in them, that have had their time (PROTOCOL 6.11). Made by a leader.
+    Retain(Retain),
+    /// Changes some of the rules and leaves the others as they are.
+    ChangeSettings(Vec<Change>),
+    /// Whether the nodes' disks have room for new runs (PROTOCOL 6.12). Made by a leader.
+    Disks(Option<FullDisk>),
+}
+
+/// What becomes of a cluster that begins anew (PROTOCOL 6.10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refound {
+    /// Its new id, so that no node of the old one can come back to it.
+    pub cluster: u64,
+    /// Whether schedules and backfills go on by themselves.
+    pub schedules: After,
+    /// Whether the runs that had not finished go on.
+    pub runs: After,
+    /// Whether executors and their sessions of before are still there.
+    pub executors: After,
+}
+
+/// Whether something goes on in a cluster that begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum After {
+    /// As if nothing had happened.
+    GoesOn,
+    /// Schedules are held until a person lets them go on, runs are cancelled, executors are forgotten.
+    Ends,
+}
+
+/// What retention takes (PROTOCOL 6.11).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retain {
+    /// Blocks that go, by number, ascending.
+    pub blocks: Vec<u64>,
+    /// Blocks whose logs go while their runs stay, by number, ascending.
+    pub logs: Vec<u64>,
+}
+
+/// Nodes whose disks are too full for new runs (PROTOCOL 6.12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullDisk {
+    /// The node that has the least room.
+    pub node: NodeId,
+    /// Its data directory.
+    pub path: String,
+    /// How much of that disk is used, in thousandths.
+    pub used_permille: u16,
+    /// From how much on that node takes no new runs, in thousandths.
+    pub limit_permille: u16,
 }
 
 /// How the processes of an attempt are ended.

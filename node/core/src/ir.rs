@@ -47,6 +47,17 @@ pub struct Workflow {
     pub tasks: Vec<Task>,
     /// What lies in each attempt's working directory, sorted by path.
     pub files: Vec<File>,
+    /// How long its finished runs and their logs stay.
+    pub retention: Retention,
+}
+
+/// How long finished runs and their logs stay; `None`: as the cluster's settings say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Counted from the end of a run.
+    pub runs: Option<Millis>,
+    /// As above; never longer than the run itself.
+    pub logs: Option<Millis>,
 }
 
 /// A file of a workflow: a blob under a relative path.

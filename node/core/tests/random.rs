@@ -189,7 +189,7 @@ fn every_kind_of_command_is_drawn() {
     assert_eq!(drawn, (0..KINDS).collect());
 }
 
-const KINDS: u32 = 45;
+const KINDS: u32 = 49;
 
 fn kind(command: &Command) -> u32 {
     match command {
@@ -238,5 +238,9 @@ fn kind(command: &Command) -> u32 {
         Command::Abandon(_) => 42,
         Command::RaiseLevel { .. } => 43,
         Command::Dismiss(_) => 44,
+        Command::Refound(_) => 45,
+        Command::Retain(_) => 46,
+        Command::ChangeSettings(_) => 47,
+        Command::Disks(_) => 48,
     }
 }

@@ -22,7 +22,10 @@ use matins_workflow::calendar::tz_version;
 
 use super::backfill::{self, History, NoHistory};
 use super::calendars::Calendars;
+pub use super::disks::Disks;
+
 use super::decide::{Decided, decide, give_up_waiting_for_room};
+use super::disks;
 use super::outputs::OutputCache;
 use super::queue::{ConnId, Key, Queue};
 use super::report::finish_of;
@@ -35,6 +38,8 @@ use super::timers;
 
 /// How often finished runs are counted, at most.
 const RETIRE_LOOK_EVERY: Millis = Millis::from_secs(1);
+/// How often it is asked what has had its time, at most: that costs a look at every block.
+const RETAIN_LOOK_EVERY: Millis = Millis::from_secs(10);
 /// The voters' clocks are asked for each second: a `Time` that lacks them is looked at again so much later.
 const READINGS_AGAIN: Millis = Millis::from_secs(1);
 /// A node whose history is not complete is asked again so much later.
@@ -93,6 +98,8 @@ pub struct Outside<'a> {
     pub readings: Option<Readings>,
     /// The instant before the last successful quorum round began.
     pub quorum: Option<BootTime>,
+    /// Whether the nodes' disks have room for new runs (PROTOCOL 6.12).
+    pub disks: Disks,
 }
 
 /// One leadership. A copy costs no more than what is under way, and goes on as the original would.
@@ -110,6 +117,7 @@ pub struct Leader {
     /// When `state.now` rose last.
     wrote_at: BootTime,
     retire_look_at: BootTime,
+    retain_look_at: BootTime,
     /// How many finished runs there were when they were last found to be too few; 0: count again.
     finished_counted: usize,
     actions: Vec<Action>,
@@ -137,6 +145,7 @@ impl Leader {
             looked_until: Timestamp::from_millis(i64::MIN),
             wrote_at: ready_at,
             retire_look_at: ready_at,
+            retain_look_at: ready_at,
             finished_counted: 0,
             actions: Vec::new(),
         };
@@ -285,6 +294,13 @@ impl Leader {
         if has_moved && now.boot >= self.retire_look_at {
             self.queue.look(Key::Retire);
         }
+        if !state.blocks.is_empty() && now.boot >= self.retain_look_at {
+            self.retain_look_at = now.boot + RETAIN_LOOK_EVERY;
+            self.queue.look(Key::Retain);
+        }
+        if disks::news(&state, &outside.disks).is_some() {
+            self.queue.look(Key::Disks);
+        }
         if timers::checkpoint(&state, now.at, outside.log_bytes).is_some() {
             self.queue.look(Key::Checkpoint);
         }
@@ -327,6 +343,8 @@ impl Leader {
             }
             Key::Recalculate => ticks::recalculate(&state, &mut self.calendars, tz_version()),
             Key::Retire => self.retire(now, outside),
+            Key::Retain => retire::retain(&state, now.at),
+            Key::Disks => disks::news(&state, &outside.disks),
             Key::Checkpoint => timers::checkpoint(&state, now.at, outside.log_bytes),
             Key::Time => self.time(now, outside),
         };
@@ -433,11 +451,12 @@ impl Hash for Leader {
             looked_until,
             wrote_at,
             retire_look_at,
+            retain_look_at,
             finished_counted,
             actions: _,
         } = self;
         (queue, sessions, reports).hash(hasher);
-        (looked_until, wrote_at, retire_look_at, finished_counted).hash(hasher);
+        (looked_until, wrote_at, retire_look_at, retain_look_at, finished_counted).hash(hasher);
     }
 }
 

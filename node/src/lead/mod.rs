@@ -6,6 +6,7 @@
 pub mod backfill;
 pub mod calendars;
 pub mod decide;
+pub mod disks;
 pub mod leader;
 pub mod link;
 mod outputs;

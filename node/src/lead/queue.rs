@@ -54,6 +54,10 @@ pub enum Key {
     Recalculate,
     /// Finished runs.
     Retire,
+    /// History that has had its time.
+    Retain,
+    /// Whether disks have room.
+    Disks,
     /// The next checkpoint.
     Checkpoint,
     /// The time.

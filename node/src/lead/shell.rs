@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use matins_core::State;
 use matins_core::command::{Command, Proposal};
 use matins_core::id::{Digest, Fence, Leadership, ScheduleId};
 use matins_core::time::{BootTime, Millis};
@@ -17,7 +18,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::leader::{Action, Event, Leader, Now, Outside};
+use super::disks;
+use super::leader::{Action, Disks, Event, Leader, Now, Outside};
 use super::past::Past;
 use super::queue::{ConnId, Key};
 use super::scope::{Fetched, Params};
@@ -35,6 +37,8 @@ const CHECKPOINT_ENTRIES: u64 = 100_000;
 const BLOB_AGAIN: Duration = Duration::from_millis(500);
 /// Before what could not be proposed is looked at again.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(50);
+/// How old what is known of the other nodes' disks may be: they are asked each second.
+const DISKS_KEPT: Millis = Millis::from_secs(5);
 /// How old what is known of the other nodes' blocks may be.
 const HOLDINGS_EVERY: Millis = Millis::from_secs(1);
 
@@ -211,7 +215,20 @@ impl Shell {
             log_bytes: if is_long { super::timers::CHECKPOINT_LOG_BYTES } else { log_bytes },
             readings: self.time.peek_readings(),
             quorum: self.consensus.last_quorum_round(),
+            disks: self.disks(&state),
         }
+    }
+
+    /// What the voters said of their disks, as long as that is not old.
+    fn disks(&self, state: &State) -> Disks {
+        let own = self.consensus.status();
+        let now = boot_time();
+        let peers = self.consensus.peers().borrow().clone();
+        let fresh = peers.into_iter().filter(|(asked, _)| now.since(*asked) <= DISKS_KEPT);
+        let all = fresh.map(|(_, status)| status).chain([own]);
+        let heard: disks::Heard = all.map(|status| (status.node, status.disk)).collect();
+        let voters = self.consensus.members().voter_sets;
+        disks::judge(self.consensus.node(), &heard, &voters, state.cluster.full_disk.is_some())
     }
 
     /// The newest block that a majority of each set of voters has, with all before it (PROTOCOL 6.5).

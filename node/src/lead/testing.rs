@@ -74,6 +74,7 @@ pub(crate) fn workflow(name: &str) -> ir::Workflow {
         priority: 0,
         tasks: vec![task("load", &[])],
         files: Vec::new(),
+        retention: ir::Retention::default(),
     }
 }
 

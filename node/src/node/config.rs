@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::disk::DiskLimits;
 use crate::execute::TaskEnvironment;
 use crate::raft::RaftTimes;
 
@@ -28,6 +29,8 @@ pub struct NodeConfig {
     pub executor: Option<ExecutorSettings>,
     /// Times of consensus.
     pub times: RaftTimes,
+    /// How full its disk may be.
+    pub disk: DiskLimits,
     /// The newest feature level that it supports: [`matins_core::LEVEL`] outside tests.
     pub level_max: u16,
 }
@@ -61,6 +64,10 @@ impl NodeConfig {
         }
         if self.executor.as_ref().is_some_and(|executor| executor.slots == 0) {
             faults.push("an executor needs one slot at least; switch it off instead".into());
+        }
+        let DiskLimits { warn_permille, full_permille } = self.disk;
+        if warn_permille > full_permille || full_permille > 1_000 {
+            faults.push("a disk is too full at 100 % at most, and is warned of before that".into());
         }
         if let Err(error) = self.times.validate() {
             faults.push(error.to_string());

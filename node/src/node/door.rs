@@ -1,5 +1,6 @@
 //! The node as the public port sees it: consensus, history and logs behind the traits of `serve`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,12 +60,7 @@ impl ClusterDoor {
         Some(Answered { answer: answered.answer, index: answered.index, at: answered.at })
     }
 
-    fn view_of(
-        &self,
-        id: NodeId,
-        member: &Member,
-        voters: &std::collections::BTreeSet<NodeId>,
-    ) -> MemberView {
+    fn view_of(&self, id: NodeId, member: &Member, voters: &BTreeSet<NodeId>) -> MemberView {
         let heard = self.consensus.peers().borrow().iter().find(|(_, peer)| peer.node == id).cloned();
         let own = (id == self.consensus.node()).then(|| (boot_time(), self.consensus.status()));
         let status: Option<(BootTime, PeerStatus)> = own.or(heard);
@@ -88,6 +84,7 @@ impl ClusterDoor {
             } else {
                 String::new()
             },
+            disk: status.and_then(|(_, peer)| peer.disk),
         }
     }
 }
@@ -166,6 +163,10 @@ impl Cluster for ClusterDoor {
                 BlobMissing::Fault(digest, error_chain(&error))
             }
         })
+    }
+
+    async fn hold_named(&self, state: &State) -> Result<BTreeSet<Digest>, String> {
+        self.consensus.hold_named(state).await.map_err(|error| error_chain(&error))
     }
 
     async fn init(&self) -> Result<u64, MembershipError> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use matins_core::command::{Command, Proposal};
 use matins_core::id::{Digest, Fence, NodeId};
-use matins_core::state::settings::LeaseTerms;
+use matins_core::state::settings::{BlockTerms, LeaseTerms};
 use matins_core::state::{LogPlace, Settings};
 use matins_core::time::Millis;
 use thiserror::Error;
@@ -33,6 +33,7 @@ use crate::lead::time::LeaderTime;
 use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
+use crate::shrink::shrunk;
 use crate::system::{self, Listener};
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
@@ -111,7 +112,7 @@ impl Node {
         };
         let clock = Arc::new(LeaderTime::new());
         let start = StartConfig {
-            storage: StorageConfig::default(),
+            storage: StorageConfig { limits: config.disk, ..StorageConfig::default() },
             data_dir: config.data_dir.clone(),
             member,
             times: config.times.clone(),
@@ -214,7 +215,7 @@ impl Parts {
         ));
         let length = Millis(self.consensus.times().lease.as_millis() as u64);
         let lease = LeaseTerms { length, ..LeaseTerms::default() };
-        let settings = Settings { lease, ..Settings::default() };
+        let settings = Settings { lease, blocks: shrunk_blocks(), ..Settings::default() };
         let door = Door {
             listener: public,
             cluster: Arc::new(ClusterDoor {
@@ -234,6 +235,12 @@ impl Parts {
             }
         });
     }
+}
+
+/// What a new cluster's history is made in; smaller where a test wants to see it within seconds.
+fn shrunk_blocks() -> BlockTerms {
+    let BlockTerms { gathered_bytes, wait_max } = BlockTerms::default();
+    BlockTerms { gathered_bytes: shrunk(gathered_bytes), wait_max: Millis(shrunk(wait_max.0)) }
 }
 
 /// Runs something for as long as the node lives.

@@ -30,8 +30,6 @@ const COPY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// The same on a node that does not vote yet.
 const LOOK_EVERY_NEW: Duration = Duration::from_millis(200);
-/// How often what nothing names is looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// A blob that came or was asked for stays so long, in leader time as applied here.
 const HOLD: Millis = Millis::from_hours(24);
 
@@ -43,9 +41,17 @@ pub(crate) struct Holdings {
     /// What is missing here, by the last look, and the index of the state that was looked at.
     missing: Mutex<(u64, BTreeSet<Digest>)>,
     /// Blobs that each block of history names; read once.
-    by_block: Mutex<BTreeMap<Digest, Vec<Digest>>>,
+    by_block: Mutex<BTreeMap<Digest, NamedByBlock>>,
     /// The newest block such that it and all before it are here.
     blocks_durable: Mutex<u64>,
+}
+
+/// What the runs of a block name.
+#[derive(Debug, Default)]
+struct NamedByBlock {
+    outputs: Vec<Digest>,
+    /// Retention may take these before the block (PROTOCOL 6.11).
+    logs: Vec<Digest>,
 }
 
 impl Holdings {
@@ -77,8 +83,15 @@ impl Holdings {
     /// What the blocks of history name that were read.
     fn named_by_blocks(&self, state: &State) -> BTreeSet<Digest> {
         let by_block = self.by_block.lock().unwrap_or_else(PoisonError::into_inner);
-        let listed = state.blocks.iter().filter_map(|(_, block)| by_block.get(&block.digest));
-        listed.flatten().copied().collect()
+        let mut names = BTreeSet::new();
+        for (_, row) in state.blocks.iter() {
+            let Some(named) = by_block.get(&row.digest) else { continue };
+            names.extend(&named.outputs);
+            if row.logs_stay.is_some() {
+                names.extend(&named.logs);
+            }
+        }
+        names
     }
 
     /// Looks on from where the last look ended.
@@ -86,11 +99,19 @@ impl Holdings {
         let mut durable = self.blocks_durable.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, block) in state.blocks.range(*durable + 1..) {
             if !blobs.has(&block.digest) {
-                break;
+                return *durable;
             }
             *durable = *number;
         }
+        // What retention took off the list is not waited for.
+        *durable = state.cluster.counters.block.max(*durable);
         *durable
+    }
+
+    /// Every blob that history names, the blocks themselves left out. `None`: a block is not here, so it is not known what
+    /// it names. Blocks.
+    fn named_by_history(&self, state: &State, blobs: &Blobs) -> Option<BTreeSet<Digest>> {
+        self.read_blocks(state, blobs).then(|| self.named_by_blocks(state))
     }
 }
 
@@ -125,7 +146,11 @@ fn name_log(log: &LogState, names: &mut BTreeSet<Digest>) {
         LogState::Attached(LogPlace::Pack { digest, .. }) => {
             names.insert(*digest);
         }
-        LogState::Attached(LogPlace::Lost) | LogState::At(_) | LogState::Empty | LogState::Lost => {}
+        LogState::Attached(LogPlace::Lost)
+        | LogState::At(_)
+        | LogState::Empty
+        | LogState::Lost
+        | LogState::Expired => {}
     }
 }
 
@@ -180,6 +205,27 @@ impl Consensus {
         let blobs = Arc::clone(&inner.blobs);
         let read = blocking(move || blobs.get(&digest)).await;
         read?.map(Bytes::from).ok_or(BlobError::Lost(digest))
+    }
+
+    /// Every blob that a state and its history name, held for a day. Blocks that this node lacks are fetched first.
+    pub(crate) async fn hold_named(&self, state: &State) -> Result<BTreeSet<Digest>, BlobError> {
+        let now = self.state().now;
+        for (_, row) in state.blocks.iter() {
+            self.inner().holdings.hold(row.digest, now);
+            if !self.has_blob(&row.digest) {
+                fetch(self.inner(), row.digest).await?;
+            }
+        }
+        let (inner, copy) = (Arc::clone(self.inner()), state.clone());
+        let in_history = blocking(move || inner.holdings.named_by_history(&copy, &inner.blobs)).await;
+        // A block that was here a moment ago and cannot be read is damaged.
+        let first = || state.blocks.first().map_or(Digest::default(), |(_, row)| row.digest);
+        let mut names = in_history.ok_or_else(|| BlobError::Lost(first()))?;
+        names.extend(named(state));
+        for digest in &names {
+            self.inner().holdings.hold(*digest, now);
+        }
+        Ok(names)
     }
 
     /// Whether a blob lies on this node.
@@ -272,7 +318,7 @@ async fn fetch_from(inner: &Inner, mut link: Link, node: NodeId, digest: Digest)
 }
 
 /// Fetches what is missing and drops what nothing names, now and then.
-pub(crate) async fn tend(inner: Arc<Inner>) {
+pub(crate) async fn tend(inner: Arc<Inner>, sweep_every: Duration) {
     let mut swept_at = tokio::time::Instant::now();
     loop {
         // A node that is to become a voter is waited for.
@@ -284,7 +330,7 @@ pub(crate) async fn tend(inner: Arc<Inner>) {
             () = tokio::time::sleep(every) => if is_voter { Depth::Known } else { Depth::All },
         };
         look(&inner, depth).await;
-        if swept_at.elapsed() >= SWEEP_EVERY {
+        if swept_at.elapsed() >= sweep_every {
             swept_at = tokio::time::Instant::now();
             let inner = Arc::clone(&inner);
             blocking(move || sweep(&inner)).await;
@@ -368,11 +414,9 @@ async fn look_once(inner: &Arc<Inner>, depth: Depth) -> bool {
 fn sweep(inner: &Inner) {
     let state = inner.state();
     let mut names = named(&state);
-    if !inner.holdings.read_blocks(&state, &inner.blobs) {
-        // What a block that is not here names is not known: nothing is deleted until it is.
-        return;
-    }
-    names.extend(inner.holdings.named_by_blocks(&state));
+    // What a block that is not here names is not known: nothing is deleted until it is.
+    let Some(in_history) = inner.holdings.named_by_history(&state, &inner.blobs) else { return };
+    names.extend(in_history);
     let mut holds = inner.holdings.holds.lock().unwrap_or_else(PoisonError::into_inner);
     for (digest, _) in inner.blobs.list() {
         // A hold that is unknown starts anew.
@@ -386,11 +430,17 @@ fn sweep(inner: &Inner) {
     }
 }
 
-fn named_by(block: &Block) -> Vec<Digest> {
-    let mut names = BTreeSet::new();
+fn named_by(block: &Block) -> NamedByBlock {
+    let (mut outputs, mut logs) = (BTreeSet::new(), BTreeSet::new());
     for run in &block.runs {
-        run.tasks.iter().for_each(|(_, task)| name_output(task.output.as_ref(), &mut names));
-        run.attempts.iter().for_each(|(_, attempt)| name_log(&attempt.log, &mut names));
+        run.tasks.iter().for_each(|(_, task)| name_output(task.output.as_ref(), &mut outputs));
+        run.attempts.iter().for_each(|(_, attempt)| name_log(&attempt.log, &mut logs));
     }
-    names.into_iter().collect()
+    NamedByBlock { outputs: outputs.into_iter().collect(), logs: logs.into_iter().collect() }
+}
+
+/// The outputs and the packs of logs that the runs of a block name.
+pub(crate) fn named_by_block(block: &Block) -> (Vec<Digest>, Vec<Digest>) {
+    let NamedByBlock { outputs, logs } = named_by(block);
+    (outputs, logs)
 }

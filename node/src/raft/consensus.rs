@@ -26,9 +26,10 @@ use super::storage::StorageConfig;
 use super::times::RaftTimes;
 use super::types::{Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
+use crate::disk::{DiskLimits, DiskUse};
 use crate::store::blobs::Blobs;
 use crate::store::marker::DataDir;
-use crate::system::wall_time;
+use crate::system::{disk_use, wall_time};
 
 /// What a node needs to take part.
 #[derive(Clone)]
@@ -103,6 +104,7 @@ pub(crate) struct Inner {
     pub(crate) member: Member,
     pub(crate) level_max: u16,
     pub(crate) times: RaftTimes,
+    pub(crate) limits: DiskLimits,
     pub(crate) clock: Arc<dyn EntryClock>,
     pub(crate) dir: Arc<DataDir>,
     pub(crate) links: Links,
@@ -152,6 +154,12 @@ impl Inner {
         self.init.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn disk(&self) -> Option<DiskUse> {
+        let path = self.dir.root();
+        let used_permille = disk_use(path).ok()?;
+        Some(DiskUse { path: path.display().to_string(), used_permille, limits: self.limits })
+    }
+
     pub(crate) fn status(&self) -> PeerStatus {
         let (blobs_counted_at, missing) = self.holdings.missing();
         PeerStatus {
@@ -164,6 +172,7 @@ impl Inner {
             blobs_missing: missing.len() as u64,
             blobs_counted_at,
             missing: missing.into_iter().take(16).collect(),
+            disk: self.disk(),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::machine::{AgreedCopy, Keep, StateCopy};
 use super::snapshot::Agreed;
 use super::storage::StorageConfig;
 use super::types::LogId;
+use super::watchdog::{Exit, OnExit};
 use crate::system::blocking;
 
 /// Keeps what is to be kept.
@@ -26,6 +27,7 @@ pub(crate) struct Keeper {
     pub(crate) agreed: AgreedCopy,
     /// The newest checkpoint and what this node found there.
     pub(crate) found: Option<Agreed>,
+    pub(crate) on_exit: OnExit,
 }
 
 impl Keeper {
@@ -101,7 +103,7 @@ impl Keeper {
             return;
         };
         if found.hash != hash {
-            tracing::error!(index, agreed = %hash, here = %found.hash, "this node's state differs from the majority's");
+            self.stop_for_good(index, (found.hash, hash)).await;
             return;
         }
         *self.agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
@@ -119,6 +121,20 @@ impl Keeper {
         if done.is_some() {
             self.purge(index).await;
         }
+    }
+
+    /// This node's state is not what a majority found: it must not answer, apply or vote any more, and cannot be mended from
+    /// here (PROTOCOL 6.8). Its directory says so at every start.
+    async fn stop_for_good(&self, index: u64, (here, agreed): (Digest, Digest)) {
+        let reason = format!(
+            "its state differs from the majority's at index {index} (here {here}, there {agreed}): replace this node"
+        );
+        tracing::error!(index, %agreed, %here, "this node's state differs from the majority's");
+        let (dir, marked) = (Arc::clone(&self.inner.dir), reason.clone());
+        if let Err(error) = blocking(move || dir.stop(&marked)).await {
+            tracing::error!(%error, "the directory cannot be marked");
+        }
+        (self.on_exit)(&Exit::Fault(reason));
     }
 
     /// openraft keeps what a replication still reads and purges it when that has gone on.

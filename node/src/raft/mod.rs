@@ -30,9 +30,10 @@ mod peer;
 mod propose;
 mod reads;
 mod record;
+pub(crate) mod replay;
 #[cfg(feature = "simulation")]
 mod runtime;
-mod snapshot;
+pub(crate) mod snapshot;
 mod start;
 mod storage;
 #[cfg(test)]
@@ -42,6 +43,7 @@ mod types;
 mod watchdog;
 mod wire;
 
+pub(crate) use blobs::{named, named_by_block};
 pub use change::MemberChange;
 pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};

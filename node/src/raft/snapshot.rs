@@ -2,6 +2,7 @@
 //!
 //! A snapshot is published only of a checkpoint whose hash a majority reported; who decides that is `keep`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
@@ -167,6 +168,47 @@ fn members(bytes: &[u8]) -> Result<StoredMembership, StoreError> {
     let membership =
         record::decode_membership(&members.members).map_err(|error| damaged(error.to_string()))?;
     Ok(StoredMembership::new(members.at.map(record::to_log_id), membership))
+}
+
+/// What a snapshot holds, for who reads a directory offline.
+pub(crate) struct Held {
+    pub(crate) state: State,
+    pub(crate) last: Position,
+    pub(crate) members: super::types::Members,
+}
+
+/// Reads a snapshot; a state that is not what its hash says is refused. Blocks.
+pub(crate) fn held(snapshot: &Arc<stored::Snapshot>) -> Result<Held, StoreError> {
+    let copy = read(snapshot)?;
+    let members = super::types::Members::from(copy.membership.membership());
+    Ok(Held { state: copy.state, last: record::to_position(copy.log_id), members })
+}
+
+/// Writes the snapshot that a cluster of one begins anew from, at `last` (PROTOCOL 6.10). Its member has the labels it is
+/// started with. Blocks.
+pub(crate) fn found(store: &stored::Snapshots, state: State, last: Position) -> Result<(), StoreError> {
+    let log_id = record::to_log_id(last);
+    let alone = BTreeMap::from([(last.leader, super::types::Member::default())]);
+    let membership = super::types::Membership::new(vec![BTreeSet::from([last.leader])], alone);
+    let membership = StoredMembership::new(Some(log_id), membership);
+    let hash = state.hash();
+    let copy = StateCopy { state, log_id, membership };
+    let mut writer = store.write(&meta_to_store(&copy, hash))?;
+    let written = writer.write_all(&copy.state.encode());
+    written.map_err(|source| StoreError::Io { doing: "write", path: "a snapshot".into(), source })?;
+    store.publish(writer.finish()?).map(drop)
+}
+
+/// Writes a snapshot again with another state in it, under a hash that holds.
+#[cfg(debug_assertions)]
+pub(crate) fn corrupt(store: &stored::Snapshots, snapshot: &Arc<stored::Snapshot>) -> Result<(), StoreError> {
+    let mut copy = read(snapshot)?;
+    copy.state.cluster.counters.leaderships += 1;
+    let hash = copy.state.hash();
+    let mut writer = store.write(&meta_to_store(&copy, hash))?;
+    let written = writer.write_all(&copy.state.encode());
+    written.map_err(|source| StoreError::Io { doing: "write", path: "a snapshot".into(), source })?;
+    store.publish(writer.finish()?).map(drop)
 }
 
 /// What openraft needs to know of a snapshot.

@@ -1,5 +1,6 @@
 //! Opens a data directory and starts everything that consensus consists of.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +31,7 @@ use super::reads::{Round, Rounder, Rounds};
 use super::snapshot::Snapshots;
 use super::storage::StorageConfig;
 use super::times::RaftTimes;
-use super::types::Raft;
+use super::types::{Member, Membership, Raft, StoredMembership};
 use super::watchdog::{self, Exit, OnExit, Watch};
 use super::{lead, leave};
 use crate::store::blobs::Blobs;
@@ -72,7 +73,8 @@ impl Consensus {
         let level_max = config.level_max;
         let opened = system::blocking(move || open(&root, &storage, level_max)).await?;
         let (storage, on_exit) = (config.storage.clone(), Arc::clone(&config.on_exit));
-        let (inner, ends) = assemble(config, clock, opened).await?;
+        // What was opened holds a whole state, which grows with its tables: too much for the stacks of all callers.
+        let (inner, ends) = Box::pin(assemble(config, clock, opened)).await?;
         let inner = Arc::new(inner);
         adopt_cluster(&inner)?;
         watchdog::start(Arc::clone(&inner.watch), inner.times.give_up(), Arc::clone(&on_exit))?;
@@ -143,6 +145,7 @@ async fn assemble(
     let Opened { dir, log, vote, snapshots, durable, blobs, start } = opened;
     let times = config.times;
     let marker = dir.marker();
+    let start = start.map(|copy| with_labels(copy, marker.node, &config.member));
     let links = Links::new(times.reconnect);
     links.set_cluster(marker.cluster.map_or(0, |cluster| cluster.0));
     let (written, is_written) = watch::channel(0);
@@ -174,6 +177,7 @@ async fn assemble(
         member: config.member,
         level_max: config.level_max,
         times,
+        limits: config.storage.limits,
         clock,
         dir: Arc::new(dir),
         links,
@@ -204,6 +208,20 @@ async fn assemble(
         tasks: TaskTracker::new(),
     };
     Ok((inner, ends))
+}
+
+/// A cluster that began anew offline did not know where its first node would listen (PROTOCOL 6.10).
+fn with_labels(mut copy: StateCopy, node: NodeId, member: &Member) -> StateCopy {
+    let before = copy.membership.membership();
+    let has_none = before.get_node(&node.0).is_some_and(|known| *known == Member::default());
+    if has_none {
+        let mut nodes: BTreeMap<u64, Member> =
+            before.nodes().map(|(id, member)| (*id, member.clone())).collect();
+        nodes.insert(node.0, member.clone());
+        let labelled = Membership::new(before.get_joint_config().clone(), nodes);
+        copy.membership = StoredMembership::new(*copy.membership.log_id(), labelled);
+    }
+    copy
 }
 
 fn election_times(times: &RaftTimes) -> ElectionTimes {
@@ -264,11 +282,18 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: On
         tasks: tasks.clone(),
     };
     tasks.spawn(driver.run());
-    let keeper =
-        Keeper { inner: Arc::clone(inner), storage, asked: ends.keep, agreed: ends.agreed, found: None };
+    let sweep_every = storage.sweep_every;
+    let keeper = Keeper {
+        inner: Arc::clone(inner),
+        storage,
+        asked: ends.keep,
+        agreed: ends.agreed,
+        found: None,
+        on_exit: Arc::clone(&on_exit),
+    };
     tasks.spawn(keeper.run());
     tasks.spawn(lead::follow(Arc::clone(inner)));
-    tasks.spawn(blobs::tend(Arc::clone(inner)));
+    tasks.spawn(blobs::tend(Arc::clone(inner), sweep_every));
     tasks.spawn(leave::notice(Arc::clone(inner), Arc::clone(&on_exit)));
     tasks.spawn(end_on_fault(Arc::clone(inner), on_exit));
 }

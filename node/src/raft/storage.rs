@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::disk::DiskLimits;
 use crate::shrink::shrunk;
 use crate::store::files::Files;
 use crate::store::log::LogConfig;
@@ -19,6 +21,10 @@ pub struct StorageConfig {
     pub keep_records: u64,
     /// ... or so many bytes, whichever is less.
     pub keep_bytes: u64,
+    /// How often blobs that nothing names are looked for.
+    pub sweep_every: Duration,
+    /// How full the disk may be.
+    pub limits: DiskLimits,
 }
 
 impl Default for StorageConfig {
@@ -29,6 +35,8 @@ impl Default for StorageConfig {
             // A simulation is to see followers fall behind it within minutes.
             keep_records: if cfg!(feature = "simulation") { 300 } else { shrunk(100_000) },
             keep_bytes: shrunk(64 << 20),
+            sweep_every: Duration::from_millis(shrunk(600_000)),
+            limits: DiskLimits::default(),
         }
     }
 }

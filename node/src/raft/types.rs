@@ -9,6 +9,8 @@ use matins_core::time::Timestamp;
 use matins_core::{Answer, Refusal};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::DiskUse;
+
 /// A node as the membership in the log names it. Name and addresses are labels (PROTOCOL 2.7).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -82,6 +84,8 @@ pub struct PeerStatus {
     pub blobs_counted_at: u64,
     /// The first of them, 16 at most.
     pub missing: Vec<Digest>,
+    /// How full its disk is; `None` where that cannot be known.
+    pub disk: Option<DiskUse>,
 }
 
 /// The bytes of a `matins_core::command::Entry`, as they lie in the log and go over the wire: encoded once, by the leader.

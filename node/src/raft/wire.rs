@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::record;
 use super::types::{LogId, Member, Members, PeerStatus, Record, TypeConfig, Vote};
+use crate::disk::{DiskLimits, DiskUse};
 use crate::store::log::{Kind, Record as Stored};
 
 pub(crate) fn log_id_out(id: LogId) -> v1::PeerLogId {
@@ -173,6 +174,12 @@ pub(crate) fn status_out(status: &PeerStatus, member: &Member) -> v1::PeerStatus
         missing: status.missing.iter().map(|digest| Bytes::copy_from_slice(&digest.0)).collect(),
         member: Some(member_out(member)),
         blobs_counted_at: status.blobs_counted_at,
+        disk: status.disk.as_ref().map(|disk| v1::PeerDisk {
+            path: disk.path.clone(),
+            used_permille: disk.used_permille.into(),
+            warn_permille: disk.limits.warn_permille.into(),
+            full_permille: disk.limits.full_permille.into(),
+        }),
     }
 }
 
@@ -187,6 +194,7 @@ pub(crate) fn status_in(status: &v1::PeerStatusResponse) -> Result<PeerStatus, S
         blobs_missing: status.blobs_missing,
         blobs_counted_at: status.blobs_counted_at,
         missing: status.missing.iter().map(|bytes| digest_in(bytes)).collect::<Result<_, _>>()?,
+        disk: status.disk.as_ref().map(disk_in),
     })
 }
 
@@ -209,6 +217,18 @@ pub fn members_in(response: v1::PeerMembersResponse) -> Members {
     Members {
         nodes: response.nodes.into_iter().map(node).collect(),
         voter_sets: response.voter_sets.into_iter().map(set).collect(),
+    }
+}
+
+fn disk_in(disk: &v1::PeerDisk) -> DiskUse {
+    let permille = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    DiskUse {
+        path: disk.path.clone(),
+        used_permille: permille(disk.used_permille),
+        limits: DiskLimits {
+            warn_permille: permille(disk.warn_permille),
+            full_permille: permille(disk.full_permille),
+        },
     }
 }
 

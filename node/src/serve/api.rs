@@ -27,6 +27,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const TICKS_DUE_WITHIN: Duration = Duration::from_secs(5);
 /// History that is still on its way to this node is waited for so long.
 const HISTORY_WITHIN: Duration = Duration::from_secs(8);
+/// Where to a run may have gone that was made and is not there.
+const FORGOTTEN: &str =
+    "it may have left history: `matins cluster settings` says how long finished runs are kept";
 /// The first pause before a command is asked again; it doubles.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 /// The longest such pause.
@@ -196,7 +199,9 @@ impl Api {
                 return Ok(Found::Retired(Box::new(retired)));
             }
             if !was_made || !is_incomplete {
-                return Err(ApiError::not_found(Reason::RunNotFound, "run", &run.to_string()));
+                let missing = ApiError::not_found(Reason::RunNotFound, "run", &run.to_string());
+                let is_forgotten = was_made && state.cluster.forgotten.is_some();
+                return Err(if is_forgotten { missing.hint(FORGOTTEN) } else { missing });
             }
             if tokio::time::Instant::now() > deadline {
                 let text = format!("{run} is in history, of which this node does not have all yet");

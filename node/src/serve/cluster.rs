@@ -3,6 +3,7 @@
 //! Traits, so that tests run every service over a cluster of one that is nothing but `matins_core::apply`. They decide
 //! nothing. Start reading at [`Cluster`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use matins_core::state::RunState;
 use matins_core::time::Timestamp;
 use matins_core::{Answer, Refusal, State};
 use thiserror::Error;
+
+pub use crate::disk::DiskUse;
 use tokio::sync::watch;
 
 pub use crate::raft::SupportedLevel;
@@ -135,6 +138,10 @@ pub trait Cluster: Send + Sync + 'static {
     /// Reads a blob, from a peer if this node lacks it.
     async fn blob(&self, digest: Digest) -> Result<Bytes, BlobMissing>;
 
+    /// Every blob that a state and its history name, held here for a day although a later state may name it no more. An
+    /// error says in words what is missing.
+    async fn hold_named(&self, state: &State) -> Result<BTreeSet<Digest>, String>;
+
     /// Makes a cluster of this node alone, and answers with its id (PROTOCOL 2.7).
     async fn init(&self) -> Result<u64, MembershipError>;
 
@@ -204,6 +211,8 @@ pub struct MemberView {
     pub clock_ahead_millis: Option<i64>,
     /// Its version of Matins; empty: not known here.
     pub version: String,
+    /// How full its disk is; `None`: not known here.
+    pub disk: Option<DiskUse>,
     /// The newest feature level it supports; `None`: not known here.
     pub level_max: Option<u16>,
 }

@@ -136,6 +136,11 @@ impl ApiError {
                 Self::new(Reason::Conflict, format!("{name}: {why}")).with("subject", &name).subject(name)
             }
             Refusal::Limit { limit, value, asked, .. } => Self::limit(limit, *value, *asked),
+            Refusal::FullDisk(full) => Self::new(Reason::LimitExceeded, refusal.to_string())
+                .with("limit", format!("disk of {}", full.node))
+                .with("value", full.limit_permille.to_string())
+                .with("asked", full.used_permille.to_string())
+                .with("path", full.path.clone()),
             Refusal::TimeAhead { .. } => Self::new(Reason::NotReady, refusal.to_string()).later(),
             Refusal::Expired { not_after } => Self::new(Reason::Expired, refusal.to_string())
                 .with("not_after", rfc3339(*not_after))

@@ -40,6 +40,10 @@ pub(crate) fn load(files: &dyn Files, path: &Path) -> Result<Option<Vec<u8>>> {
     if !bytes.starts_with(MAGIC) {
         return corrupt(0, "it does not begin with its mark");
     }
+    // No release wrote it: the sum does not cover this field.
+    if version == 0 {
+        return corrupt(4, "it has no version");
+    }
     if version > VERSION {
         return Err(StoreError::Newer { path: path.into(), found: version, known: VERSION });
     }

@@ -158,10 +158,7 @@ impl DataDir {
         let not_writable = |source| MarkerError::ReadOnly { path: root.into(), source };
         let failed = |source| MarkerError::Store { path: root.into(), source };
         files.create_dir(root).map_err(not_writable)?;
-        let lock = files.lock(&root.join(LOCK)).map_err(|error| {
-            let is_held = error.kind() == io::ErrorKind::WouldBlock;
-            if is_held { MarkerError::InUse(root.into()) } else { not_writable(error) }
-        })?;
+        let lock = take_lock(&*files, root)?;
         probe(&*files, root).map_err(not_writable)?;
         let path = root.join(MARKER);
         let marker = match checked::read_whole(&*files, &path).map_err(failed)? {
@@ -177,6 +174,35 @@ impl DataDir {
             None => return Err(MarkerError::NotOurs(root.into())),
         };
         check(root, &marker, &expected)?;
+        Self::held(files, root, marker, lock)
+    }
+
+    /// Takes a directory in which an offline step was cut short: the one that marked it with `reason` goes on.
+    pub fn open_again(
+        files: Arc<dyn Files>,
+        root: &Path,
+        level_max: u32,
+        reason: &str,
+    ) -> Result<Self, MarkerError> {
+        let failed = |source| MarkerError::Store { path: root.into(), source };
+        let lock = take_lock(&*files, root)?;
+        let path = root.join(MARKER);
+        let bytes = checked::read_whole(&*files, &path).map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| MarkerError::NotOurs(root.into()))?;
+        let marker = parse(&path, &bytes).map_err(failed)?;
+        let stopped = marker.stopped.clone().filter(|stopped| stopped != reason);
+        let expected = Expected { node: None, cluster: None, level_max };
+        check(root, &Marker { stopped, ..marker.clone() }, &expected)?;
+        Self::held(files, root, marker, lock)
+    }
+
+    fn held(
+        files: Arc<dyn Files>,
+        root: &Path,
+        marker: Marker,
+        lock: Box<dyn Lock>,
+    ) -> Result<Self, MarkerError> {
+        let failed = |source| MarkerError::Store { path: root.into(), source };
         let dir = Self { files, root: root.into(), marker: Mutex::new(marker), _lock: lock };
         dir.change(|_| {}).map_err(failed)?;
         Ok(dir)
@@ -211,6 +237,14 @@ impl DataDir {
         self.change(|marker| marker.level = marker.level.max(level))
     }
 
+    /// Makes it a directory of a cluster that began anew, and lets its node run (PROTOCOL 6.10): the last step of that.
+    pub fn found(&self, cluster: ClusterId, level: u32) -> Result<(), StoreError> {
+        self.change(|marker| {
+            (marker.cluster, marker.stopped) = (Some(cluster), None);
+            marker.level = marker.level.max(level);
+        })
+    }
+
     /// Marks the directory with the reason why this node stopped for good (PROTOCOL 6.8): no open succeeds any more.
     pub fn stop(&self, reason: &str) -> Result<(), StoreError> {
         self.change(|marker| {
@@ -232,6 +266,28 @@ impl DataDir {
     fn lock(&self) -> MutexGuard<'_, Marker> {
         self.marker.lock().expect("no holder panics")
     }
+}
+
+fn take_lock(files: &dyn Files, root: &Path) -> Result<Box<dyn Lock>, MarkerError> {
+    files.lock(&root.join(LOCK)).map_err(|source| {
+        let is_held = source.kind() == io::ErrorKind::WouldBlock;
+        if is_held {
+            MarkerError::InUse(root.into())
+        } else {
+            MarkerError::ReadOnly { path: root.into(), source }
+        }
+    })
+}
+
+/// What a directory says of itself, for who only looks at it. `None`: it has no marker.
+pub fn look(files: &dyn Files, root: &Path) -> Result<Option<Marker>, StoreError> {
+    let path = root.join(MARKER);
+    checked::read_whole(files, &path)?.map(|bytes| parse(&path, &bytes)).transpose()
+}
+
+/// Whether a process holds this directory.
+pub fn is_held(files: &dyn Files, root: &Path) -> bool {
+    files.lock(&root.join(LOCK)).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Tries to write: a mount may be read-only though the mode bits say otherwise.

@@ -7,6 +7,7 @@
 //! All calls block; the caller keeps them off the threads that must not wait. Start reading at `files` (the disk as
 //! this module sees it), then `log`.
 
+pub mod backup;
 pub mod blobs;
 mod checked;
 mod error;

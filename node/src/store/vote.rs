@@ -109,6 +109,13 @@ mod tests {
         file.save(&vote(3, 1)).unwrap();
         disk.flip_byte(&dir.join("vote"), 17);
         assert!(file.load().is_err_and(|error| error.is_fault()));
+        // The version, from 1 to 0, which no release ever wrote.
+        let path = dir.join("vote");
+        let disk = MemoryDisk::new();
+        let file = VoteFile::new(Arc::new(disk.clone()), dir);
+        file.save(&vote(3, 1)).unwrap();
+        disk.open(&path, Open::Existing).unwrap().write_at(&[0], 4).unwrap();
+        assert!(file.load().is_err_and(|error| error.is_fault()));
     }
 
     proptest! {

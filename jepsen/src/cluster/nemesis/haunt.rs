@@ -17,8 +17,6 @@ use crate::cluster::workload::Trouble;
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// No fault begins so shortly before the end.
 const LAST: Duration = Duration::from_secs(6);
-/// In a mixed run a disk may be lost when no more than this is left.
-const LOSS: Duration = Duration::from_secs(25);
 
 /// Which faults, and in which order.
 #[derive(Clone, Debug)]
@@ -51,7 +49,7 @@ pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Re
         }
         let nodes = field.nodes.all.len();
         let target = random.random_range(0..nodes);
-        let kinds = drawing.next(until, snapshots(field), &mut random);
+        let kinds = drawing.next(snapshots(field), &mut random);
         let mut struck = Vec::new();
         std::thread::scope(|scope| {
             let strikes: Vec<_> = kinds
@@ -68,8 +66,7 @@ pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Re
             }
             Ok(())
         })?;
-        let is_loss = kinds.contains(&Kind::ReplaceNode) && matches!(order, Order::Mixed(_));
-        if !until_whole(field, &struck) || is_loss {
+        if !until_whole(field, &struck) {
             return Ok(());
         }
     }
@@ -109,27 +106,16 @@ impl<'a> Drawing<'a> {
     }
 
     /// What to do next.
-    fn next(&mut self, until: Instant, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
+    fn next(&mut self, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
         let kinds = match self.order {
             Order::Named(kinds) => kinds.get(self.turn % kinds.len().max(1)).copied().into_iter().collect(),
-            Order::Mixed(kinds) => self.mix(kinds, until, snapshots, random),
+            Order::Mixed(kinds) => self.mix(kinds, snapshots, random),
         };
         self.turn += 1;
         kinds
     }
 
-    fn mix(
-        &mut self,
-        kinds: &[Kind],
-        until: Instant,
-        snapshots: Snapshots,
-        random: &mut StdRng,
-    ) -> Vec<Kind> {
-        // Nothing comes after it, so it never comes first.
-        let is_late = self.turn > 0 && until.saturating_duration_since(Instant::now()) < LOSS;
-        if is_late && random.random_bool(0.3) {
-            return vec![Kind::ReplaceNode];
-        }
+    fn mix(&mut self, kinds: &[Kind], snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
         let is_there = |kind: &Kind| *kind != Kind::CorruptSnapshot || snapshots == Snapshots::Everywhere;
         if !self.left.iter().any(is_there) {
             self.left = kinds.to_vec();

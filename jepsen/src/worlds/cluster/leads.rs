@@ -13,7 +13,7 @@ use matins_core::supervisor::Exit;
 use matins_core::time::{BootTime, Timestamp};
 use matins_node::execute::wire;
 use matins_node::lead::backfill::{History, NoHistory};
-use matins_node::lead::leader::{Action, Event, Leader, Now, Outside};
+use matins_node::lead::leader::{Action, Disks, Event, Leader, Now, Outside};
 use matins_node::lead::queue::Key;
 use matins_node::lead::scope::Params;
 use matins_proto::v1;
@@ -116,6 +116,7 @@ impl Cluster {
             log_bytes: 0,
             readings: None,
             quorum: Some(lead.quorum),
+            disks: Disks::default(),
         };
         let leadership = lead.leadership;
         let actions = lead.leader.run(now, &outside);

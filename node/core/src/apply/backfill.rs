@@ -92,6 +92,14 @@ impl Step<'_> {
                 "end the range earlier; the schedule itself makes the later runs",
             ));
         }
+        let is_forgotten = self.state.cluster.forgotten.is_some_and(|forgotten| create.from <= forgotten);
+        if is_forgotten && create.reprocess != Reprocess::All {
+            return Err(conflict(
+                Thing::Schedule(id.clone()),
+                "the range reaches back to what retention may have taken, so what is missing there is not known",
+                "begin the range later, or take all of it with `--reprocess all`",
+            ));
+        }
         let definition = self.current_definition(&id.workflow);
         let depends =
             definition.is_some_and(|row| row.workflow.tasks.iter().any(|task| task.depends_on_past));

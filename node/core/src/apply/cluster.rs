@@ -4,11 +4,12 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::answer::{Answer, Refusal, Stale, Thing};
-use crate::command::StopHow;
+use crate::command::{FullDisk, StopHow};
 use crate::effect::Effect;
 use crate::id::{ExecutorId, Leadership, LogIndex, NodeId};
 use crate::mutation::{Mutation, planted};
-use crate::state::{LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, Settings, WorkKey};
+use crate::state::settings::Change;
+use crate::state::{BackfillState, LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, Settings, WorkKey};
 use crate::time::{Millis, Timestamp};
 
 use super::{Applied, Step, conflict};
@@ -75,6 +76,24 @@ impl Step<'_> {
         Ok(Answer::Done)
     }
 
+    /// Changes some of the rules, all of these or none.
+    pub(super) fn change_settings(&mut self, changes: &[Change]) -> Applied {
+        let before = self.state.cluster.settings.clone();
+        let settings = changes.iter().fold(before, |settings, change| settings.with(*change));
+        self.set_settings(settings)
+    }
+
+    /// What the leader heard of the nodes' disks (PROTOCOL 6.12). When there is room again what waited for it is looked at.
+    pub(super) fn disks(&mut self, full: Option<FullDisk>) -> Applied {
+        self.state.cluster.full_disk = full;
+        if self.state.cluster.full_disk.is_none() {
+            let running = self.state.backfills.iter().filter(|(_, row)| row.state == BackfillState::Running);
+            self.backfills.extend(running.map(|(id, _)| *id));
+        }
+        self.effects.push(Effect::Timer);
+        Ok(Answer::Done)
+    }
+
     /// From the next entry on new behaviour is allowed that older releases do not know (PROTOCOL 6.9). It never falls.
     pub(super) fn raise_level(&mut self, level: u16, members: LogIndex) -> Applied {
         let in_force = self.state.cluster.level;
@@ -137,6 +156,9 @@ impl Step<'_> {
     }
 }
 
+/// A repeat of a command finds its answer for an hour (PROTOCOL 4.6), and whoever heard it finds the run as long.
+const AGE_MIN: Millis = Millis::from_hours(1);
+
 /// Rules that would break the promises are refused.
 fn check_settings(settings: &Settings) -> Result<(), Refusal> {
     let lease = settings.lease;
@@ -148,6 +170,10 @@ fn check_settings(settings: &Settings) -> Result<(), Refusal> {
     }
     if lease.rho_ppm > 50_000 {
         return Err(Refusal::Invalid("rho must be 50000 ppm at most".into()));
+    }
+    let retention = settings.retention;
+    if retention.runs_age < AGE_MIN || retention.logs_age < AGE_MIN {
+        return Err(Refusal::Invalid("history and logs are kept for an hour at least".into()));
     }
     if settings.rows_per_command_max == 0 || settings.items_max == 0 {
         return Err(Refusal::Invalid("a limit of zero would stop all work".into()));

@@ -63,6 +63,7 @@ impl Step<'_> {
             last: *last,
             runs: runs.len() as u32,
             at: self.now(),
+            ..self.state.terms_of(&block.runs)
         };
         self.state.blocks.insert(self.state.cluster.counters.block, row);
         self.settle_waiting_ticks(&block.runs);

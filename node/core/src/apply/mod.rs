@@ -30,7 +30,9 @@ mod definition;
 mod dispatch;
 mod fire;
 mod history;
+mod refound;
 mod request;
+mod retain;
 mod retry;
 mod run;
 mod schedule;
@@ -240,6 +242,10 @@ impl<'a> Step<'a> {
             Command::Abandon(task) => self.abandon(task),
             Command::RaiseLevel { level, members } => self.raise_level(level, members),
             Command::Dismiss(executor) => self.dismiss(executor),
+            Command::Refound(refound) => self.refound(&refound),
+            Command::Retain(retain) => self.retain(&retain),
+            Command::ChangeSettings(changes) => self.change_settings(&changes),
+            Command::Disks(full) => self.disks(full),
         }
     }
 
@@ -281,7 +287,9 @@ fn is_leaders(command: &Command) -> bool {
         | Command::RetireRuns { .. }
         | Command::Checkpoint
         | Command::Quarantine { .. }
-        | Command::Recalculate { .. } => true,
+        | Command::Recalculate { .. }
+        | Command::Retain(_)
+        | Command::Disks(_) => true,
         Command::LeaderReady { .. }
         | Command::AttachLogs(_)
         | Command::CheckpointReport { .. }
@@ -308,8 +316,10 @@ fn is_leaders(command: &Command) -> bool {
         | Command::Drain(_)
         | Command::Undrain(_)
         | Command::Abandon(_)
-        | Command::RaiseLevel { .. }
-        | Command::Dismiss(_) => false,
+        | Command::Refound(_)
+        | Command::ChangeSettings(_)
+        | Command::Dismiss(_)
+        | Command::RaiseLevel { .. } => false,
     }
 }
 

@@ -124,6 +124,7 @@ fn is_kept(answer: &Applied) -> bool {
             }
             Refusal::Stale(_)
             | Refusal::Limit { .. }
+            | Refusal::FullDisk(_)
             | Refusal::TimeAhead { .. }
             | Refusal::Expired { .. }
             | Refusal::RequestReused

@@ -31,6 +31,9 @@ impl State {
 
     /// Refuses a new run when the state is too full for it.
     pub(super) fn check_room_for_runs(&self) -> Result<(), Refusal> {
+        if let Some(full) = &self.cluster.full_disk {
+            return Err(Refusal::FullDisk(full.clone()));
+        }
         let (value, asked) = (self.bytes_for_runs_max(), self.bytes());
         if asked <= value {
             return Ok(());

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::TaskState;
 use crate::id::{Digest, ExecutorId, NodeId, RunId, TaskName};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 /// A block of finished runs (PROTOCOL 6.5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockRow {
     /// The blob that holds it.
     pub digest: Digest,
@@ -24,6 +24,40 @@ pub struct BlockRow {
     pub runs: u32,
     /// When it was made.
     pub at: Timestamp,
+    /// Bytes of the large outputs that its runs name.
+    pub output_bytes: u64,
+    /// Bytes of the logs that its runs name; zero once they are gone.
+    pub log_bytes: u64,
+    /// How long its runs stay.
+    pub runs_stay: Stay,
+    /// How long their logs stay; `None`: they have none, or retention took them.
+    pub logs_stay: Option<Stay>,
+    /// The latest logical time of a run in it, and not later than its latest end.
+    pub logical_last: Timestamp,
+}
+
+/// How long what is in a block stays: until all of it has had its time (PROTOCOL 6.11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stay {
+    /// The latest end of a run whose workflow says nothing: the cluster's age counts from there.
+    pub ended: Option<Timestamp>,
+    /// The latest instant that the workflow of a run names.
+    pub until: Option<Timestamp>,
+}
+
+impl Stay {
+    /// Counts a run that ended at `ended` and whose workflow keeps it for `kept`.
+    pub fn add(&mut self, ended: Timestamp, kept: Option<Millis>) {
+        match kept {
+            Some(kept) => self.until = self.until.max(Some(ended + kept)),
+            None => self.ended = self.ended.max(Some(ended)),
+        }
+    }
+
+    /// When all of it has had its time, if what has no time of its own is kept for `age`.
+    pub fn over_at(&self, age: Millis) -> Option<Timestamp> {
+        self.ended.map(|ended| ended + age).max(self.until)
+    }
 }
 
 /// Where the log of an attempt lies.
@@ -53,6 +87,8 @@ pub enum LogState {
     Empty,
     /// Given up (PROTOCOL 6.7).
     Lost,
+    /// Retention took it (PROTOCOL 6.11). Never in a row: whoever reads a run from history puts it in.
+    Expired,
 }
 
 /// A checkpoint and what the nodes found (PROTOCOL 6.8).

@@ -150,6 +150,25 @@ pub struct Cluster {
     pub zone_tables: String,
     /// The last number given to a run, a backfill, a fence, a version of a schedule, a block.
     pub counters: Counters,
+    /// What it began anew from, if it did (PROTOCOL 6.10).
+    pub refounded: Option<Refounded>,
+    /// What was for a logical time up to here may have left history (PROTOCOL 6.11); `None` while nothing has.
+    pub forgotten: Option<Timestamp>,
+    /// Why no new runs are made, while disks are full (PROTOCOL 6.12).
+    pub full_disk: Option<crate::command::FullDisk>,
+}
+
+/// What a cluster began anew from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refounded {
+    /// The id of the cluster before.
+    pub from: u64,
+    /// The last entry of that cluster that is in this one.
+    pub index: LogIndex,
+    /// Leader time there. Workflows paused at this instant were paused by it.
+    pub at: Timestamp,
+    /// Whether its schedules are held until a person lets them go on.
+    pub is_held: bool,
 }
 
 /// Who leads.
@@ -192,6 +211,8 @@ pub struct Counters {
     pub block: u64,
     /// Leaderships.
     pub leaderships: u64,
+    /// Runs that retention took out of history (PROTOCOL 6.11).
+    pub forgotten_runs: u64,
 }
 
 /// What fires when leader time reaches it (PROTOCOL 1.5).

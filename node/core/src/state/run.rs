@@ -311,6 +311,9 @@ impl fmt::Display for AttemptOutcome {
             Self::Lost(LostReason::NotHeld) => write!(f, "executor came back without it"),
             Self::Lost(LostReason::Abandoned) => write!(f, "abandoned by order"),
             Self::Lost(LostReason::Deadline) => write!(f, "executor lost the cluster and ended it"),
+            Self::Lost(LostReason::Restored) => {
+                write!(f, "lost with the cluster that this one was restored from")
+            }
         }
     }
 }
@@ -326,6 +329,8 @@ pub enum LostReason {
     Abandoned,
     /// The executor's deadline passed and its supervisor ended it.
     Deadline,
+    /// It belonged to the cluster that this one was restored from (PROTOCOL 6.10).
+    Restored,
 }
 
 /// What a task gives to those that need it.

@@ -45,7 +45,8 @@ pub fn of_run(row: &RunRow, state: &State) -> Option<Reason> {
             Some(why) => reason("params", why.clone()),
             None => reason("task", "a task failed"),
         }),
-        RunState::Running | RunState::Success | RunState::Cancelled => None,
+        RunState::Cancelled => row.reason.clone().map(|why| reason("restored", why)),
+        RunState::Running | RunState::Success => None,
     }
 }
 
@@ -118,7 +119,9 @@ fn of_outcome(outcome: &AttemptOutcome) -> Option<Reason> {
         AttemptOutcome::Broken(_) => "broken",
         AttemptOutcome::TimedOut => "timeout",
         AttemptOutcome::Lost(LostReason::Abandoned) => "abandoned",
-        AttemptOutcome::Lost(LostReason::Expired | LostReason::NotHeld | LostReason::Deadline) => "lost",
+        AttemptOutcome::Lost(
+            LostReason::Expired | LostReason::NotHeld | LostReason::Deadline | LostReason::Restored,
+        ) => "lost",
     };
     Some(reason(code, outcome.to_string()))
 }

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use goldenscript::{Argument, Command as Line};
-use matins_core::command::{Command, CreateBackfill, Decision, OpenSession};
+use matins_core::command::{
+    After, Command, CreateBackfill, Decision, FullDisk, OpenSession, Refound, Retain,
+};
 use matins_core::id::{Digest, Fence, JournalId, NodeId, ScheduleId, SessionNumber};
+use matins_core::state::settings::Change;
 use matins_core::state::{LogPlace, Reprocess, SkipReason};
-use matins_core::time::Timestamp;
+use matins_core::time::{Millis, Timestamp};
 
 use super::Fault;
 
@@ -143,4 +146,41 @@ pub(crate) fn logs(args: &mut Args) -> Result<Vec<(Fence, LogPlace)>, Fault> {
         Ok((Fence(fence.parse()?), place(pack)))
     });
     logs.collect()
+}
+
+/// `refound 9`, and what goes on: `runs=on schedules=on executors=on`.
+pub(crate) fn refound(args: &mut Args) -> Result<Command, Fault> {
+    let cluster = args.need()?.parse()?;
+    let mut after = |key: &str| if args.key(key).is_some() { After::GoesOn } else { After::Ends };
+    let (schedules, runs, executors) = (after("schedules"), after("runs"), after("executors"));
+    Ok(Command::Refound(Refound { cluster, schedules, runs, executors }))
+}
+
+/// `retain 1 2 logs=3/4`
+pub(crate) fn retain(args: &mut Args) -> Result<Command, Fault> {
+    let blocks = args.rest().iter().map(|number| number.parse()).collect::<Result<_, _>>()?;
+    let logs = args.key("logs").unwrap_or_default();
+    let logs = logs.split('/').filter(|text| !text.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(Command::Retain(Retain { blocks, logs }))
+}
+
+/// `disks` or `disks node-1 960`
+pub(crate) fn disks(args: &mut Args) -> Result<Command, Fault> {
+    let Ok(full) = args.need() else { return Ok(Command::Disks(None)) };
+    let used_permille = args.need()?.parse()?;
+    Ok(Command::Disks(Some(FullDisk {
+        node: node(&full)?,
+        path: "/data".into(),
+        used_permille,
+        limit_permille: 950,
+    })))
+}
+
+/// `change runs=3600 logs=3600 runs_max=5`, ages in seconds.
+pub(crate) fn change_settings(args: &mut Args) -> Result<Command, Fault> {
+    let mut changes = Vec::new();
+    changes.extend(args.number("runs")?.map(|age| Change::RunsAge(Millis::from_secs(age))));
+    changes.extend(args.number("logs")?.map(|age| Change::LogsAge(Millis::from_secs(age))));
+    changes.extend(args.number("runs_max")?.map(Change::RunsMax));
+    Ok(Command::ChangeSettings(changes))
 }

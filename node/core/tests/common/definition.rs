@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use matins_core::ir::{
-    Action, Catchup, CatchupPolicy, Concurrency, Gap, OnFull, PoolUse, Retry, Schedule, Task, TriggerRule,
-    Workflow,
+    Action, Catchup, CatchupPolicy, Concurrency, Gap, OnFull, PoolUse, Retention, Retry, Schedule, Task,
+    TriggerRule, Workflow,
 };
 use matins_core::time::Millis;
 
@@ -43,7 +43,13 @@ pub(crate) fn workflow_of(args: &mut Args) -> Result<Workflow, Fault> {
         priority: 0,
         tasks,
         files: Vec::new(),
+        retention: Retention { runs: kept(args, "keep")?, logs: kept(args, "keep_logs")? },
     })
+}
+
+/// So many seconds.
+fn kept(args: &mut Args, key: &str) -> Result<Option<Millis>, Fault> {
+    Ok(args.number(key)?.map(Millis::from_secs))
 }
 
 fn schedule_of(name: &str, args: &mut Args) -> Result<Schedule, Fault> {

@@ -21,7 +21,10 @@ mod runner;
 mod words;
 
 pub(crate) use args::Args;
-use args::{create_backfill, logs, node, open_session, schedule, seconds, skip_decision};
+use args::{
+    change_settings, create_backfill, disks, logs, node, open_session, refound, retain, schedule, seconds,
+    skip_decision,
+};
 pub(crate) use definition::workflow_of;
 
 pub(crate) type Fault = Box<dyn Error>;
@@ -296,6 +299,10 @@ impl Script {
                 members: LogIndex(args.number("members")?.unwrap_or(0)),
             },
             "settings" => Command::SetSettings(self.settings(args)?),
+            "change" => change_settings(args)?,
+            "refound" => refound(args)?,
+            "retain" => retain(args)?,
+            "disks" => disks(args)?,
             other => return Err(format!("no command `{other}`").into()),
         })
     }

@@ -86,6 +86,7 @@ impl Script {
                 log_bytes: 0,
                 readings: Some(readings(self.cluster.at)),
                 quorum: Some(self.quorum.unwrap_or(self.boot)),
+                disks: Disks::default(),
             };
             let now = self.now();
             let actions = self.leader.run(now, &outside);

@@ -1,19 +1,21 @@
 //! `Cluster`: how the cluster is, its nodes and executors.
 
-use matins_core::State;
 use matins_core::command::Command;
 use matins_core::id::RequestId;
-use matins_core::state::{AttemptState, TaskState};
+use matins_core::state::{AttemptState, CheckpointRow, TaskState};
 use matins_core::time::Millis;
+use matins_core::{Refusal, State};
 use matins_proto::v1::cluster_server::Cluster;
 use matins_proto::v1::error::Reason;
 use matins_proto::v1::{
-    AcceptTimeRequest, AcceptTimeResponse, AddNodeRequest, AddNodeResponse, Alarm, Budget,
-    ClusterStatusRequest, ClusterStatusResponse, Committed, DrainExecutorRequest, DrainExecutorResponse,
-    InitClusterRequest, InitClusterResponse, ListExecutorsRequest, ListExecutorsResponse, NodeStatus,
+    AcceptTimeRequest, AcceptTimeResponse, AddNodeRequest, AddNodeResponse, Alarm, BackupRequest, Budget,
+    ChangeSettingsRequest, ChangeSettingsResponse, Checkpoint, ClusterStatusRequest, ClusterStatusResponse,
+    Committed, DiskUse, DrainExecutorRequest, DrainExecutorResponse, GetSettingsRequest, GetSettingsResponse,
+    InitClusterRequest, InitClusterResponse, ListExecutorsRequest, ListExecutorsResponse, NodeStatus, Origin,
     RaiseLevelRequest, RaiseLevelResponse, RemoveExecutorRequest, RemoveExecutorResponse, RemoveNodeRequest,
-    RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse, TransferLeaderRequest,
-    TransferLeaderResponse, UndrainExecutorRequest, UndrainExecutorResponse, node_status,
+    RemoveNodeResponse, ReplaceNodeRequest, ReplaceNodeResponse, ResumeHeldRequest, ResumeHeldResponse,
+    TransferLeaderRequest, TransferLeaderResponse, UndrainExecutorRequest, UndrainExecutorResponse,
+    node_status,
 };
 use tokio::sync::Mutex;
 use tonic::{Request, Response};
@@ -22,6 +24,10 @@ use crate::serve::api::{Api, Ask, core_time, find_executor, wire_time};
 use crate::serve::cluster::{ClusterView, MemberView, MembersAsk, SupportedLevel};
 use crate::serve::error::{Answer, ApiError};
 use crate::serve::view::executor::executor;
+
+mod backup;
+mod held;
+mod settings;
 
 /// At most so many alarms are told.
 const ALARMS_MAX: usize = 100;
@@ -141,6 +147,36 @@ impl Cluster for ClusterService {
         Ok(Response::new(DrainExecutorResponse { committed: Some(committed), running }))
     }
 
+    type BackupStream = backup::Frames;
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Answer<Self::BackupStream> {
+        Ok(Response::new(backup::backup(self.api.clone()).await?))
+    }
+
+    async fn resume_held(&self, request: Request<ResumeHeldRequest>) -> Answer<ResumeHeldResponse> {
+        Ok(Response::new(held::resume(&self.api, request.into_inner()).await?))
+    }
+
+    async fn get_settings(&self, request: Request<GetSettingsRequest>) -> Answer<GetSettingsResponse> {
+        let read = self.api.read(request.into_inner().stale).await?;
+        let settings = settings::all(&read.state.cluster.settings);
+        Ok(Response::new(GetSettingsResponse { read_at: Some(read.at), settings }))
+    }
+
+    async fn change_settings(
+        &self,
+        request: Request<ChangeSettingsRequest>,
+    ) -> Answer<ChangeSettingsResponse> {
+        let request = request.into_inner();
+        let mut changes = Vec::new();
+        for (key, value) in &request.settings {
+            changes.push(settings::change(key, value)?);
+        }
+        let ask = self.api.ask(&request.request_id, request.not_after)?;
+        let (_, committed) = self.api.command(&ask, Command::ChangeSettings(changes)).await?;
+        Ok(Response::new(ChangeSettingsResponse { committed: Some(committed) }))
+    }
+
     async fn undrain(&self, request: Request<UndrainExecutorRequest>) -> Answer<UndrainExecutorResponse> {
         let request = request.into_inner();
         let read = self.api.read(false).await?;
@@ -234,9 +270,38 @@ fn status(api: &Api, view: &ClusterView, state: &State) -> ClusterStatusResponse
         time_waiting: view.time_waiting.map(wire_time),
         state_budget: Some(Budget { used: state.bytes(), limit: cluster.settings.state_bytes_max }),
         live_runs: state.runs.iter().filter(|(_, row)| row.is_active()).count() as u32,
-        retired_runs: state.retired_runs.iter().map(|(_, count)| count).sum(),
+        retired_runs: state
+            .retired_runs
+            .iter()
+            .map(|(_, count)| count)
+            .sum::<u64>()
+            .saturating_sub(cluster.counters.forgotten_runs),
         leaderships: cluster.counters.leaderships,
         leading_since: cluster.leader.as_ref().filter(|_| ready).map(|leader| wire_time(leader.since)),
+        checkpoint: cluster.checkpoint.as_ref().map(checkpoint),
+        origin: cluster.refounded.as_ref().map(|origin| Origin {
+            cluster_id: cluster_id(origin.from),
+            index: origin.index.0,
+            at: Some(wire_time(origin.at)),
+            held: held::held(state).len() as u32,
+        }),
+    }
+}
+
+fn checkpoint(row: &CheckpointRow) -> Checkpoint {
+    let nodes = |agree: bool| {
+        let found = row
+            .reports
+            .iter()
+            .filter(move |(_, hash)| row.agreed.is_some() && (row.agreed == Some(*hash)) == agree);
+        found.map(|(node, _)| node.to_string()).collect()
+    };
+    Checkpoint {
+        index: row.index,
+        at: Some(wire_time(row.at)),
+        agreed: row.agreed.map(|hash| hash.to_string()).unwrap_or_default(),
+        nodes: nodes(true),
+        differing: nodes(false),
     }
 }
 
@@ -253,6 +318,12 @@ fn node_status(member: &MemberView, view: &ClusterView) -> NodeStatus {
         lag: member.lag,
         clock_offset: member.clock_ahead_millis.map(matins_proto::Duration::from_millis),
         version: member.version.clone(),
+        disk: member.disk.as_ref().map(|disk| DiskUse {
+            path: disk.path.clone(),
+            used_permille: disk.used_permille.into(),
+            warn_permille: disk.limits.warn_permille.into(),
+            full_permille: disk.limits.full_permille.into(),
+        }),
         level_max: member.level_max.map(u32::from),
     }
 }
@@ -287,8 +358,60 @@ fn alarms(view: &ClusterView, state: &State) -> Vec<Alarm> {
         subject: "state".to_owned(),
         since: Some(wire_time(state.now)),
     });
-    let all = seen.chain(unkillable(state)).chain(quarantined).chain(past_failed(state)).chain(budget);
+    let all =
+        seen.chain(full_disk(state)).chain(disks(view)).chain(differing(state)).chain(unkillable(state));
+    let all = all.chain(quarantined).chain(past_failed(state)).chain(budget).chain(held::alarm(state));
     all.take(ALARMS_MAX).collect()
+}
+
+fn full_disk(state: &State) -> Option<Alarm> {
+    let full = state.cluster.full_disk.as_ref()?;
+    let refusal = Refusal::FullDisk(full.clone());
+    Some(Alarm {
+        code: "disk_full".to_owned(),
+        text: format!("{refusal}; {}", refusal.hint().unwrap_or_default()),
+        subject: full.node.to_string(),
+        since: Some(wire_time(state.now)),
+    })
+}
+
+fn disks(view: &ClusterView) -> impl Iterator<Item = Alarm> {
+    view.members.iter().filter_map(|member| {
+        let disk = member.disk.as_ref().filter(|disk| disk.used_permille >= disk.limits.warn_permille)?;
+        let (used, full) = (disk.used_permille, disk.limits.full_permille);
+        Some(Alarm {
+            code: "disk_filling".to_owned(),
+            text: format!(
+                "the disk under {} is {}.{} % full, and at {}.{} % it takes no new runs: free some space, or keep less \
+                 (`matins cluster settings`)",
+                disk.path, used / 10, used % 10, full / 10, full % 10
+            ),
+            subject: member.node.to_string(),
+            since: None,
+        })
+    })
+}
+
+/// PROTOCOL 6.8: nodes whose state is not what a majority found; without a majority, that no two agree.
+fn differing(state: &State) -> Option<Alarm> {
+    let row = state.cluster.checkpoint.as_ref()?;
+    let told = checkpoint(row);
+    let (subject, text) = match row.agreed {
+        Some(_) if told.differing.is_empty() => return None,
+        Some(_) => {
+            let nodes = told.differing.join(", ");
+            (
+                nodes.clone(),
+                format!(
+                    "the state of {nodes} differs from the majority's at index {}: replace it",
+                    row.index
+                ),
+            )
+        }
+        None if row.reports.windows(2).all(|two| two[0].1 == two[1].1) => return None,
+        None => ("cluster".to_owned(), format!("no majority has the same state at index {}", row.index)),
+    };
+    Some(Alarm { code: "state_differs".to_owned(), text, subject, since: Some(wire_time(row.at)) })
 }
 
 fn unkillable(state: &State) -> impl Iterator<Item = Alarm> {

@@ -1,6 +1,6 @@
 //! A cluster of one without consensus: commands go through `apply` at once, and what a leader does is done by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -194,6 +194,10 @@ impl Cluster for Alone {
 
     async fn blob(&self, digest: Digest) -> Result<Bytes, BlobMissing> {
         self.blobs.lock().unwrap().get(&digest).cloned().ok_or(BlobMissing::Lost(digest))
+    }
+
+    async fn hold_named(&self, _: &State) -> Result<BTreeSet<Digest>, String> {
+        Ok(self.blobs.lock().unwrap().keys().copied().collect())
     }
 
     async fn init(&self) -> Result<u64, MembershipError> {

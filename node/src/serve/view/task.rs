@@ -295,5 +295,6 @@ fn log_of(row: &AttemptRow) -> attempt::Log {
         },
         LogState::Attached(LogPlace::Pack { .. }) | LogState::Empty => attempt::Log::Stored,
         LogState::Attached(LogPlace::Lost) | LogState::Lost => attempt::Log::Lost,
+        LogState::Expired => attempt::Log::Expired,
     }
 }

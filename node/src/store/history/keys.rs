@@ -53,10 +53,9 @@ pub(super) fn member(block: &Digest, run: u64) -> Vec<u8> {
     [&block.0[..], &run.to_be_bytes()].concat()
 }
 
-/// The run at the end of a key.
-pub(super) fn run_of(key: &[u8]) -> u64 {
-    let run = key.last_chunk().expect("every key ends with a run");
-    u64::from_be_bytes(*run)
+/// The run at the end of a key. `None`: it is no key of ours, so the index is damaged.
+pub(super) fn run_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|run| u64::from_be_bytes(*run))
 }
 
 /// Texts carry their length, so that none is the beginning of another.

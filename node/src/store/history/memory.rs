@@ -28,6 +28,11 @@ impl History {
         Ok((Self::default(), expected.clone()))
     }
 
+    /// There is nothing on a disk to look at.
+    pub fn open_as_it_is(_dir: &Path) -> Result<Self> {
+        Ok(Self::default())
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -38,6 +43,19 @@ impl History {
         inner.blocks.insert(*block);
         inner.runs.extend(runs.iter().map(|run| (run.run, run.clone())));
         Ok(())
+    }
+
+    /// Takes a block and its runs out.
+    pub fn remove_block(&self, block: &Digest) -> Result<()> {
+        let mut inner = self.inner();
+        inner.blocks.remove(block);
+        inner.runs.retain(|_, run| run.block != *block);
+        Ok(())
+    }
+
+    /// The blocks that are in as a whole, by digest.
+    pub fn indexed_blocks(&self) -> Result<Vec<Digest>> {
+        Ok(self.inner().blocks.iter().copied().collect())
     }
 
     /// Whether a block is in as a whole.

@@ -135,6 +135,11 @@ impl History {
         Self::open_in_boot(dir, &boot_id(), expected)
     }
 
+    /// Opens a copy of an index to look at it, whatever it was left like. An index that does not open is an error here.
+    pub fn open_as_it_is(dir: &Path) -> Result<Self> {
+        Self::open_trees(dir).map_err(failed("open", dir))
+    }
+
     fn open_in_boot(dir: &Path, boot: &str, expected: &BTreeSet<Digest>) -> Result<(Self, BTreeSet<Digest>)> {
         Disk.create_dir(dir).map_err(StoreError::io("create", dir))?;
         let open = format!("open in boot {boot}");
@@ -225,7 +230,7 @@ impl History {
         self.blocks.remove(block.0).map_err(fail())?;
         for member in self.block_runs.scan_prefix(block.0) {
             let (member, _) = member.map_err(fail())?;
-            let run = keys::run_of(&member);
+            let run = keys::run_of(&member).ok_or_else(|| self.damaged("a member's key"))?;
             // A run that another block holds by now is that block's.
             if let Some(row) = self.find(run)?.filter(|row| row.block == *block) {
                 for key in keys::of_run(&row) {
@@ -299,7 +304,8 @@ impl History {
             };
             let Some(key) = next else { return Ok(Page { next: None, ..page }) };
             let key = key.map_err(failed("read", &self.dir))?;
-            let run = self.find(keys::run_of(&key))?.ok_or_else(|| self.damaged("an order's key"))?;
+            let run = keys::run_of(&key).map(|run| self.find(run)).transpose()?.flatten();
+            let run = run.ok_or_else(|| self.damaged("an order's key"))?;
             page.next = Some(PageToken { logical_time: run.logical_time, run: run.run });
             if filter.matches(&run) {
                 page.runs.push(run);

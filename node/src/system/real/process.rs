@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,15 @@ pub fn random() -> impl rand::Rng {
 /// The disk that data directories are on.
 pub fn disk() -> Arc<dyn Files> {
     Arc::new(Disk)
+}
+
+/// How much of the disk under `path` is used, in thousandths of what an ordinary user may fill: as `df` counts.
+pub fn disk_use(path: &Path) -> io::Result<u16> {
+    let disk = rustix::fs::statvfs(path)?;
+    let used = disk.f_blocks.saturating_sub(disk.f_bfree);
+    let whole = used.saturating_add(disk.f_bavail);
+    // Rounded up: a disk of which any part is used is not empty.
+    Ok(used.saturating_mul(1_000).div_ceil(whole.max(1)).min(1_000) as u16)
 }
 
 /// Says why on stderr and ends this process at once.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,11 @@ pub fn random() -> Random {
 /// The disk that data directories are on.
 pub fn disk() -> Arc<dyn Files> {
     Arc::new(Machine::current().disk())
+}
+
+/// A simulated disk has no size.
+pub fn disk_use(_: &Path) -> io::Result<u16> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Ends this process: whoever simulates finds it in [`Machine::ended`].

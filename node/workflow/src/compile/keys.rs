@@ -29,6 +29,7 @@ pub(crate) const WORKFLOW: Keys = keys(
         "defaults",
         "tasks",
         "priority",
+        "retention",
     ],
     &[
         "triggers",
@@ -47,7 +48,6 @@ pub(crate) const WORKFLOW: Keys = keys(
         "semaphore",
         "deadlines",
         "alerts",
-        "retention",
         "language",
     ],
 );
@@ -67,6 +67,7 @@ pub(crate) const SCHEDULE: Keys = keys(
 
 pub(crate) const CATCHUP: Keys = keys(&["policy", "window", "limit"], &[]);
 pub(crate) const CONCURRENCY: Keys = keys(&["max_active_runs", "on_full"], &[]);
+pub(crate) const RETENTION: Keys = keys(&["runs", "logs"], &[]);
 pub(crate) const RETRY: Keys = keys(&["limit", "delay", "factor", "max_delay", "jitter", "lost_limit"], &[]);
 pub(crate) const EXECUTOR: Keys = keys(&["labels"], &[]);
 

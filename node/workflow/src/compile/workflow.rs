@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use matins_core::id::{Namespace, ScheduleName, TaskName, WorkflowName};
-use matins_core::ir::{Concurrency, OnFull, ParamKind, Task, Workflow};
+use matins_core::ir::{Concurrency, OnFull, ParamKind, Retention, Task, Workflow};
+use matins_core::time::Millis;
 
-use super::keys::{CONCURRENCY, WORKFLOW};
+use super::keys::{CONCURRENCY, RETENTION, WORKFLOW};
 use super::read::{self, Fields};
 use super::tasks::{self, Shared};
 use super::{CompiledWorkflow, DEFINITION_BYTES_MAX, FileLookup, Graph, Positions, files, params, schedules};
@@ -15,6 +16,10 @@ use crate::yaml::{Entry, Node, Value};
 
 /// LANGUAGE names no limit; the IR numbers tasks by 16 bits, and 512 KiB hold no more.
 const TASKS_MAX: usize = 10_000;
+/// A repeat of a command finds the run that it made for an hour (PROTOCOL 4.6).
+const KEPT_LEAST: Millis = Millis::from_hours(1);
+/// Ten years.
+const KEPT_MOST: Millis = Millis::from_hours(3_660 * 24);
 
 /// What the caller gives besides the document.
 pub(crate) struct Around<'a> {
@@ -58,6 +63,7 @@ pub(crate) fn workflow(
         priority,
         tasks,
         files: files.unwrap_or_default(),
+        retention: fields.get("retention").map(|node| retention(reporter, node)).unwrap_or_default(),
     };
     let bytes = super::encode(&ir).len();
     if bytes > DEFINITION_BYTES_MAX && reporter.error_count() == errors_before {
@@ -120,6 +126,30 @@ fn concurrency(reporter: &mut Reporter<'_>, node: Option<&Node>, has_schedules: 
         concurrency.on_full = read::choice(reporter, node, "`on_full`", &words).unwrap_or_default();
     }
     concurrency
+}
+
+/// LANGUAGE 1.26: how long its finished runs and their logs stay.
+fn retention(reporter: &mut Reporter<'_>, node: &Node) -> Retention {
+    let Some(fields) = read::fields(reporter, node, &RETENTION, "`retention`") else {
+        return Retention::default();
+    };
+    let mut kept = |key: &str| {
+        let node = fields.get(key)?;
+        read::duration(reporter, node, &format!("`{key}` of `retention`"), (KEPT_LEAST, KEPT_MOST))
+    };
+    let (runs, logs) = (kept("runs"), kept("logs"));
+    if let (Some(runs), Some(logs), Some(node)) = (runs, logs, fields.get("logs"))
+        && logs > runs
+    {
+        reporter
+            .error(
+                node.span,
+                "out-of-range",
+                format!("logs are kept for {logs}, and their runs for {runs} only"),
+            )
+            .hint("a log goes with its run at the latest: give `runs` as long a time, or leave it out");
+    }
+    Retention { runs, logs }
 }
 
 fn tasks_of(

@@ -231,6 +231,7 @@ impl Reader {
             }
             LogState::Empty => (stream::empty().boxed(), Kind::End),
             LogState::Attached(LogPlace::Lost) | LogState::Lost => (stream::empty().boxed(), Kind::Lost),
+            LogState::Expired => (stream::empty().boxed(), Kind::LogExpired),
         }
     }
 }
@@ -314,6 +315,7 @@ impl Current {
         let notice = match (fault, self.at_end) {
             (Some(fault), _) => notice(Kind::Unreachable, &fault),
             (None, Kind::Lost) => notice(Kind::Lost, LOST),
+            (None, Kind::LogExpired) => notice(Kind::LogExpired, EXPIRED),
             (None, Kind::End) => notice(Kind::End, "the log is complete"),
             (None, Kind::Unspecified | Kind::Dropped | Kind::Unreachable | Kind::Started) => {
                 LogNotice { kind: Kind::Unspecified.into(), text: String::new() }
@@ -334,6 +336,8 @@ impl Current {
 }
 
 const DROPPED: &str = "the attempt printed more than 256 MiB; the rest was dropped";
+const EXPIRED: &str =
+    "the log is gone: retention took it (`matins cluster settings` says how long logs are kept)";
 const LOST: &str = "log lost: its executor died before the log could be copied";
 
 fn notice(kind: Kind, text: &str) -> LogNotice {

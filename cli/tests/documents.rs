@@ -133,6 +133,8 @@ fn commands_of_documents_are_understood() {
 
 /// Words as a shell would take them, as far as documents use it.
 fn words_of(command: &str) -> Vec<String> {
+    // What follows is for the reader.
+    let command = command.split(" # ").next().unwrap_or_default();
     let parts = command.split(['"', '\'']).enumerate();
     parts
         .flat_map(|(at, part)| {

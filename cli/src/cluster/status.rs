@@ -105,21 +105,6 @@ fn status_text(status: &ClusterStatusResponse, look: &Look) -> String {
     text
 }
 
-fn checkpoint_text(checkpoint: &Checkpoint) -> String {
-    let Checkpoint { index, at, agreed, nodes, differing } = checkpoint;
-    let at = at.map(|at| format!(", {at}")).unwrap_or_default();
-    let agree =
-        if agreed.is_empty() { "no majority yet".to_owned() } else { format!("{} agree", nodes.join(", ")) };
-    let differ =
-        if differing.is_empty() { String::new() } else { format!(", {} DIFFER", differing.join(", ")) };
-    format!("index {index}{at}: {agree}{differ}")
-}
-
-fn origin_text(origin: &Origin) -> String {
-    let held = if origin.held == 0 { String::new() } else { format!(", {} workflows held", origin.held) };
-    format!("cluster {} at index {}{held}", origin.cluster_id, origin.index)
-}
-
 /// What a person must know first, a sentence a line: who leads, what one more loss would mean, who is behind.
 fn in_words(status: &ClusterStatusResponse, look: &Look) -> String {
     if status.cluster_id.is_none() {
@@ -223,6 +208,21 @@ fn facts(status: &ClusterStatusResponse, look: &Look) -> String {
         ],
         look,
     )
+}
+
+fn checkpoint_text(checkpoint: &Checkpoint) -> String {
+    let Checkpoint { index, at, agreed, nodes, differing } = checkpoint;
+    let at = at.map(|at| format!(", {at}")).unwrap_or_default();
+    let agree =
+        if agreed.is_empty() { "no majority yet".to_owned() } else { format!("{} agree", nodes.join(", ")) };
+    let differ =
+        if differing.is_empty() { String::new() } else { format!(", {} DIFFER", differing.join(", ")) };
+    format!("index {index}{at}: {agree}{differ}")
+}
+
+fn origin_text(origin: &Origin) -> String {
+    let held = if origin.held == 0 { String::new() } else { format!(", {} workflows held", origin.held) };
+    format!("cluster {} at index {}{held}", origin.cluster_id, origin.index)
 }
 
 #[cfg(test)]

@@ -27,7 +27,10 @@ pub(super) fn explain(view: &View<'_>) -> Why {
         RunState::Success => {
             (reason("done", "all its tasks that count succeeded or were skipped"), Help::default())
         }
-        RunState::Cancelled => (reason("cancelled", "somebody cancelled it"), again(view)),
+        RunState::Cancelled => match &row.reason {
+            Some(why) => (reason("restored", why.clone()), again(view)),
+            None => (reason("cancelled", "somebody cancelled it"), again(view)),
+        },
     };
     let subject = view.run.id.to_string();
     Why { subject, state: row.state.as_str(), since: since(view.run), reason, remedy, commands }

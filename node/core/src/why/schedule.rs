@@ -80,8 +80,16 @@ pub fn of_workflow(name: &WorkflowName, state: &State) -> Option<Why> {
         ("paused", Some(since), reason("paused", "somebody paused it"), help)
     });
     let (word, since, reason, Help { remedy, commands }) =
-        held.unwrap_or_else(|| of_schedules(&schedules, state));
+        held_as_a_whole(state).or(held).unwrap_or_else(|| of_schedules(&schedules, state));
     Some(Why { subject, state: word, since, reason, remedy, commands })
+}
+
+/// All schedules are held after a restore, until a person lets them go on.
+fn held_as_a_whole(state: &State) -> Option<Held> {
+    let origin = state.cluster.refounded.as_ref().filter(|origin| origin.is_held)?;
+    let reason = reason("restored", "the cluster was restored, and all its schedules are held");
+    let help = Help::new("let them go on; the ticks until then are skipped", "matins cluster resume");
+    Some(("paused", Some(origin.at), reason, help))
 }
 
 type Held = (&'static str, Option<crate::time::Timestamp>, Reason, Help);

@@ -80,39 +80,18 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
     match args.need()?.as_str() {
         "schedules" => {
             for (id, row) in state.schedules.iter() {
-                let skips: Vec<_> = row.counts.skips.to_vec();
+                let skips = row.counts.skips;
                 let (mark, next, runs) = (secs(row.mark), &row.next, row.counts.runs);
                 let next = match next {
                     matins_core::state::Next::At(at) => secs(*at),
                     other => format!("{other:?}"),
                 };
-                writeln!(
-                    text,
-                    "{id} version {} mark {mark} next {next} runs {runs} skips {skips:?}",
-                    row.version
-                )?;
+                let version = row.version;
+                writeln!(text, "{id} version {version} mark {mark} next {next} runs {runs} skips {skips:?}")?;
             }
         }
         "skips" => show_skips(state, &mut text)?,
-        "executors" => {
-            for (id, row) in state.executors.iter() {
-                let mut switches = format!("cordoned {} drained {}", row.is_cordoned(), row.is_drained);
-                if row.is_leaving {
-                    switches.push_str(" leaving");
-                }
-                writeln!(text, "{id} {} used {}/{} {switches}", row.session, row.used, row.slots)?;
-            }
-            for ((id, session), row) in state.sessions.iter() {
-                let bound: Vec<Fence> = state
-                    .bound
-                    .iter()
-                    .map(|(key, ())| *key)
-                    .filter(|key| (key.0, key.1) == (*id, *session))
-                    .map(|key| key.2)
-                    .collect();
-                writeln!(text, "{id} {session} expired {} bound {}", row.is_expired, fences(&bound))?;
-            }
-        }
+        "executors" => show_executors(state, &mut text)?,
         "backfills" => {
             for (id, row) in state.backfills.iter() {
                 writeln!(text, "{id} {:?} {:?}", row.state, row.counts)?;
@@ -165,6 +144,27 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
         run => show_run(state, run.parse()?, &mut text)?,
     }
     Ok(text)
+}
+
+fn show_executors(state: &State, text: &mut String) -> Result<(), Fault> {
+    for (id, row) in state.executors.iter() {
+        let mut switches = format!("cordoned {} drained {}", row.is_cordoned(), row.is_drained);
+        if row.is_leaving {
+            switches.push_str(" leaving");
+        }
+        writeln!(text, "{id} {} used {}/{} {switches}", row.session, row.used, row.slots)?;
+    }
+    for ((id, session), row) in state.sessions.iter() {
+        let bound: Vec<Fence> = state
+            .bound
+            .iter()
+            .map(|(key, ())| *key)
+            .filter(|key| (key.0, key.1) == (*id, *session))
+            .map(|key| key.2)
+            .collect();
+        writeln!(text, "{id} {session} expired {} bound {}", row.is_expired, fences(&bound))?;
+    }
+    Ok(())
 }
 
 fn show_skips(state: &State, text: &mut String) -> Result<(), Fault> {

@@ -4,21 +4,24 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{Parser, Subcommand};
 
 use crate::attempt::AttemptVerb;
 use crate::backfill::BackfillVerb;
 use crate::cluster::ClusterVerb;
+use crate::complete::{self, Shell};
 use crate::context::{Context, Global, Outcome};
 use crate::demo::DemoArgs;
 use crate::dev::DevArgs;
 use crate::executor::ExecutorVerb;
 use crate::exit::Exit;
+use crate::fault::Fault;
 use crate::pool::PoolVerb;
 use crate::run::{CancelArgs, LogsArgs, RetryArgs, RunVerb, StartArgs, SubmitArgs, WaitArgs, WatchArgs};
 use crate::schedule::ScheduleVerb;
 use crate::server::ServerArgs;
+use crate::top::TopArgs;
+use crate::why::WhyArgs;
 use crate::workflow::{ApplyArgs, CheckArgs, WorkflowVerb};
 
 /// Runs the work that must be done by morning: schedules, DAGs of tasks, backfills, on nodes of which any minority may die
@@ -32,7 +35,7 @@ First steps:
   matins demo                                    see a nightly ETL survive its leader, twice
 
 `matins VERB -h` shows flags and examples. `check` and `apply` are short for `workflow check` and
-`workflow apply`; `start`, `submit`, `watch`, `wait`, `logs`, `retry` and `cancel` for `run start` ..
+`workflow apply`; `start`, `submit`, `watch`, `wait`, `logs`, `why`, `retry` and `cancel` for `run start` ..
 
 Exit codes: 0 done, 1 the run did not succeed, 2 usage, 3 not found, 4 refused, 5 no answer,
 6 the waiting ended, 7 denied, 130 Ctrl-C.")]
@@ -54,15 +57,17 @@ pub(crate) enum Verb {
     Watch(WatchArgs),
     Wait(WaitArgs),
     Logs(LogsArgs),
+    Why(WhyArgs),
+    Top(TopArgs),
     Retry(RetryArgs),
     Cancel(CancelArgs),
-    /// Runs: start, list, get, watch, logs, retry, cancel
+    /// Runs: start, list, get, events, why, watch, logs, retry, cancel
     #[command(subcommand)]
     Run(RunVerb),
     /// Workflows: check, apply, list, get, versions, diff, rollback, pause, delete
     #[command(subcommand)]
     Workflow(WorkflowVerb),
-    /// Schedules: list, next, pause, resume
+    /// Schedules: list, next, decisions, pause, resume
     #[command(subcommand)]
     Schedule(ScheduleVerb),
     /// Backfills: the runs of a past range
@@ -89,7 +94,9 @@ pub(crate) enum Verb {
     Supervisor(Passed),
 }
 
-/// Print a script that completes verbs and flags in your shell
+/// Print a script that completes verbs, flags and names in your shell
+///
+/// Runs, tasks and workflows are those of the cluster that `MATINS_ENDPOINT` names.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -120,8 +127,10 @@ impl Verb {
             Self::Watch(args) => RunVerb::Watch(args).perform(context).await,
             Self::Wait(args) => RunVerb::Wait(args).perform(context).await,
             Self::Logs(args) => RunVerb::Logs(args).perform(context).await,
+            Self::Why(args) => RunVerb::Why(args).perform(context).await,
             Self::Retry(args) => RunVerb::Retry(args).perform(context).await,
             Self::Cancel(args) => RunVerb::Cancel(args).perform(context).await,
+            Self::Top(TopArgs {}) => crate::top::top(context).await,
             Self::Run(verb) => verb.perform(context).await,
             Self::Workflow(verb) => verb.perform(context).await,
             Self::Schedule(verb) => verb.perform(context).await,
@@ -142,8 +151,24 @@ impl Verb {
 }
 
 fn completion(args: &CompletionArgs, context: &Context) -> Outcome {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "matins", &mut script);
-    context.print(&String::from_utf8_lossy(&script))?;
+    let script = complete::script(args.shell);
+    context.print(&script.map_err(|error| Fault::machine("cannot write the script", error))?)?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `why` tells a person to type can be typed.
+    #[test]
+    fn every_command_that_why_offers_is_one() {
+        let script = include_str!("../../node/core/tests/scripts/why");
+        let commands: Vec<&str> = script.lines().filter_map(|line| line.strip_prefix("  > ")).collect();
+        assert!(commands.len() > 20, "{commands:?}");
+        for command in commands {
+            let read = Cli::try_parse_from(command.split_whitespace());
+            assert!(read.is_ok(), "{command}: {}", read.unwrap_err());
+        }
+    }
 }

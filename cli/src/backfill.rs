@@ -12,7 +12,7 @@ use crate::context::{Context, Format, Outcome, Repeat, now, until_interrupted};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Cell, Column, Look, Row, as_jsonl, fields};
-use crate::pages::{Page, gather};
+use crate::pages::{Page, Watching, show};
 use crate::run::{ParamArgs, params_json};
 
 /// What can be done with backfills.
@@ -98,6 +98,9 @@ pub(crate) struct ListArgs {
     /// The most that are shown
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
+
+    #[command(flatten)]
+    watching: Watching,
 }
 
 /// Show a backfill, or follow it until it has ended
@@ -292,16 +295,14 @@ async fn create(args: CreateArgs, context: &Context) -> Outcome {
 async fn list(args: ListArgs, context: &Context) -> Outcome {
     let client = context.client()?;
     let workflow = args.workflow.map(|name| context.workflow(&name)).unwrap_or_default();
-    let rows = gather(context, args.limit, async |page_size, page_token| {
+    show(context, (args.limit, args.watching), async |page_size, page_token| {
         let (namespace, workflow) = (context.namespace(), workflow.clone());
         let states = Vec::new();
         let ask = ListBackfillsRequest { stale: false, workflow, namespace, states, page_size, page_token };
         let answer = client.call(ask).await?;
         Ok(Page { rows: answer.backfills, next: answer.next_page_token, read_at: answer.read_at })
     })
-    .await?;
-    context.list(&rows)?;
-    Ok(Exit::Done)
+    .await
 }
 
 async fn get(args: GetArgs, context: &Context) -> Outcome {

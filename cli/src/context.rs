@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::output::{Look, Row, as_json, as_jsonl, as_names, as_yaml, table};
+use crate::output::{Look, Row, as_json, as_jsonl, as_names, as_yaml, table, terminal_columns};
 
 /// How long a person waits for an answer: three changes of leader at worst (PROTOCOL 2.5).
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -123,7 +123,12 @@ impl Context {
     /// How to print for people, on standard output.
     pub(crate) fn look(&self) -> Look {
         let now = self.screen.out.then(now);
-        Look { colour: self.screen.out && self.screen.colours, now, wide: self.format() == Format::Wide }
+        Look {
+            colour: self.screen.out && self.screen.colours,
+            now,
+            wide: self.format() == Format::Wide,
+            columns: if self.screen.out { terminal_columns() } else { None },
+        }
     }
 
     /// The namespace that lists show; empty for all.

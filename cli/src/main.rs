@@ -7,6 +7,7 @@ mod args;
 mod attempt;
 mod backfill;
 mod cluster;
+mod complete;
 mod context;
 mod demo;
 mod dev;
@@ -22,6 +23,8 @@ mod refs;
 mod run;
 mod schedule;
 mod server;
+mod top;
+mod why;
 mod workflow;
 
 use std::io::Write as _;
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|verb| verb == "supervisor") {
         return matins_node::execute::supervisor::main(arguments);
     }
+    complete::answer();
     let Cli { global, verb } = Cli::parse();
     match perform(verb, &Context::new(global)) {
         Ok(exit) => exit.into(),
@@ -62,6 +66,8 @@ fn perform(verb: Verb, context: &Context) -> Outcome {
         | Verb::Watch(_)
         | Verb::Wait(_)
         | Verb::Logs(_)
+        | Verb::Why(_)
+        | Verb::Top(_)
         | Verb::Retry(_)
         | Verb::Cancel(_)
         | Verb::Run(_)

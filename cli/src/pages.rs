@@ -1,11 +1,15 @@
-//! Walks the pages of a list up to a limit, and says when it was cut.
+//! Walks the pages of a list up to a limit, and says when it was cut. Shows it once, or as it changes.
 
 use std::ops::AsyncFnMut;
 
+use clap::Args;
 use matins_proto::v1::ReadAt;
 
-use crate::context::Context;
+use crate::context::{Context, Outcome, until_interrupted};
+use crate::exit::Exit;
 use crate::fault::Fault;
+use crate::live::watch;
+use crate::output::Row;
 
 /// The most that one page may have.
 const PAGE_MAX: usize = 1_000;
@@ -21,12 +25,56 @@ pub(crate) struct Page<R> {
     pub(crate) read_at: Option<ReadAt>,
 }
 
-/// Gathers up to `limit` rows. `fetch` is given the page's size and token.
+/// The flag of lists that can go on.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Watching {
+    /// Go on showing what changes
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// Shows a list of up to `limit` rows, once or as it changes. `fetch` is given the page's size and token.
+pub(crate) async fn show<R: Row + PartialEq>(
+    context: &Context,
+    (limit, watching): (usize, Watching),
+    mut fetch: impl AsyncFnMut(u32, String) -> Result<Page<R>, Fault>,
+) -> Outcome {
+    if watching.watch {
+        let work = watch(context, async || Ok(collect(limit, &mut fetch).await?.rows));
+        return until_interrupted(work, || "stopped watching".into()).await;
+    }
+    let rows = gather(context, limit, fetch).await?;
+    context.list(&rows)?;
+    Ok(Exit::Done)
+}
+
+/// What came of walking through pages.
+struct Collected<R> {
+    rows: Vec<R>,
+    is_incomplete: bool,
+    is_cut: bool,
+}
+
+/// Gathers up to `limit` rows, and tells when some are missing. `fetch` is given the page's size and token.
 pub(crate) async fn gather<R>(
     context: &Context,
     limit: usize,
     mut fetch: impl AsyncFnMut(u32, String) -> Result<Page<R>, Fault>,
 ) -> Result<Vec<R>, Fault> {
+    let Collected { rows, is_incomplete, is_cut } = collect(limit, &mut fetch).await?;
+    if is_incomplete {
+        context.say("note: this node still fetches old history, finished runs may be missing");
+    }
+    if is_cut {
+        context.say(format!("note: only the first {limit} are shown, there are more: see --limit"));
+    }
+    Ok(rows)
+}
+
+async fn collect<R>(
+    limit: usize,
+    fetch: &mut impl AsyncFnMut(u32, String) -> Result<Page<R>, Fault>,
+) -> Result<Collected<R>, Fault> {
     let (mut rows, mut token) = (Vec::new(), String::new());
     let mut is_incomplete = false;
     loop {
@@ -39,12 +87,6 @@ pub(crate) async fn gather<R>(
             break;
         }
     }
-    if is_incomplete {
-        context.say("note: this node still fetches old history, finished runs may be missing");
-    }
-    if !token.is_empty() {
-        rows.truncate(limit);
-        context.say(format!("note: only the first {limit} are shown, there are more: see --limit"));
-    }
-    Ok(rows)
+    rows.truncate(limit);
+    Ok(Collected { rows, is_incomplete, is_cut: !token.is_empty() })
 }

@@ -4,9 +4,8 @@ use clap::{Args, Subcommand};
 use matins_proto::v1::{DeletePoolRequest, ListPoolsRequest, Pool, SetPoolRequest};
 
 use crate::context::{Context, Outcome, Repeat};
-use crate::exit::Exit;
 use crate::output::{Cell, Column, Look, Row};
-use crate::pages::{LIST_MAX, Page, gather};
+use crate::pages::{LIST_MAX, Page, Watching, show};
 
 /// What can be done with pools.
 #[derive(Subcommand, Debug)]
@@ -25,6 +24,9 @@ pub(crate) struct ListArgs {
     /// The most that are shown
     #[arg(long, value_name = "N", default_value_t = LIST_MAX, hide_default_value = true)]
     limit: usize,
+
+    #[command(flatten)]
+    watching: Watching,
 }
 
 /// Make a pool, or change its number of slots
@@ -100,13 +102,11 @@ impl PoolVerb {
 
 async fn list(args: ListArgs, context: &Context) -> Outcome {
     let client = context.client()?;
-    let rows = gather(context, args.limit, async |page_size, page_token| {
+    show(context, (args.limit, args.watching), async |page_size, page_token| {
         let answer = client.call(ListPoolsRequest { stale: false, page_size, page_token }).await?;
         Ok(Page { rows: answer.pools, next: answer.next_page_token, read_at: answer.read_at })
     })
-    .await?;
-    context.list(&rows)?;
-    Ok(Exit::Done)
+    .await
 }
 
 async fn set(args: SetArgs, context: &Context) -> Outcome {

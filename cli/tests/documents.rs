@@ -133,7 +133,7 @@ fn commands_of_documents_are_understood() {
 
 /// Words as a shell would take them, as far as documents use it.
 fn words_of(command: &str) -> Vec<String> {
-    let parts = command.split('"').enumerate();
+    let parts = command.split(['"', '\'']).enumerate();
     parts
         .flat_map(|(at, part)| {
             if at % 2 == 1 {

@@ -138,10 +138,13 @@ call! {
     read Workflows.ListVersions ListWorkflowVersionsRequest -> ListWorkflowVersionsResponse;
     read Workflows.Diff DiffWorkflowRequest -> DiffWorkflowResponse;
     read Runs.Get GetRunRequest -> GetRunResponse;
+    read Runs.Why WhyRequest -> WhyResponse;
     read Runs.List ListRunsRequest -> ListRunsResponse;
+    read Runs.ListEvents ListRunEventsRequest -> ListRunEventsResponse;
     read Runs.ListItems ListItemsRequest -> ListItemsResponse;
     read Runs.Wait WaitRunsRequest -> WaitRunsResponse, patience wait_patience;
     read Schedules.List ListSchedulesRequest -> ListSchedulesResponse;
+    read Schedules.ListDecisions ListDecisionsRequest -> ListDecisionsResponse;
     read Schedules.Next NextTicksRequest -> NextTicksResponse;
     read Backfills.List ListBackfillsRequest -> ListBackfillsResponse;
     read Backfills.Get GetBackfillRequest -> GetBackfillResponse;
@@ -221,8 +224,11 @@ mod tests {
             RetryTaskRequest,
             AbandonAttemptRequest,
             GetRunRequest,
+            WhyRequest,
             ListRunsRequest,
             ListItemsRequest,
+            ListRunEventsRequest,
+            ListDecisionsRequest,
             WaitRunsRequest,
             PauseScheduleRequest,
             ResumeScheduleRequest,

@@ -193,10 +193,17 @@ impl From<&Status> for Answered {
             metadata.extend(info.metadata.clone());
         }
         let violations = details.bad_request().map(|it| it.field_violations.clone()).unwrap_or_default();
+        // A server that does not know a call says no more than that.
+        let is_unknown = status.code() == Code::Unimplemented && status.message().is_empty();
+        let message = if is_unknown {
+            "the node that answered does not know this call: it is of an older release".to_owned()
+        } else {
+            status.message().to_owned()
+        };
         Self {
             code: status.code(),
             reason: reason(&details).unwrap_or(Reason::Unspecified),
-            message: status.message().to_owned(),
+            message,
             hint: metadata.remove(HINT),
             metadata,
             violations: violations

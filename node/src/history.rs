@@ -198,10 +198,37 @@ impl History {
         workflow: Option<&str>,
         limit: usize,
     ) -> Result<Vec<RetiredRun>, HistoryError> {
-        let mut runs = Vec::new();
+        self.load_all(self.index.before(before.0, workflow, limit)?).await
+    }
+
+    /// Runs of a schedule before this logical time and run, the newest first, with all their rows.
+    pub async fn runs_of(
+        &self,
+        schedule: &ScheduleId,
+        (time, run): (Timestamp, RunId),
+        limit: usize,
+    ) -> Result<Vec<RetiredRun>, HistoryError> {
+        let filter = Filter {
+            workflow: Some(schedule.workflow.to_string()),
+            schedule: Some(schedule.schedule.to_string()),
+            ..Filter::default()
+        };
+        let mut after = Some(PageToken { logical_time: time.as_millis(), run: run.0 });
+        loop {
+            let page = self.index.scan(&filter, after, Order::NewestFirst, limit)?;
+            after = page.next;
+            // A page without a run of this schedule may still have looked at many of others.
+            if !page.runs.is_empty() || after.is_none() {
+                return self.load_all(page.runs).await;
+            }
+        }
+    }
+
+    async fn load_all(&self, found: Vec<IndexedRun>) -> Result<Vec<RetiredRun>, HistoryError> {
+        let mut runs = Vec::with_capacity(found.len());
         // Neighbours in a list are mostly neighbours in a block, which is read and verified as a whole: once is enough.
         let mut newest: Option<(Digest, Bytes)> = None;
-        for found in self.index.before(before.0, workflow, limit)? {
+        for found in found {
             let bytes = match newest.take() {
                 Some((digest, bytes)) if digest == found.block => bytes,
                 Some(_) | None => self.read(found.block).await?,

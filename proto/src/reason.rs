@@ -42,7 +42,9 @@ impl Reason {
             | Self::MembershipUnsafe
             | Self::LeadNotTaken => Code::FailedPrecondition,
             Self::LimitExceeded | Self::Overloaded => Code::ResourceExhausted,
-            Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown => Code::Unavailable,
+            Self::NotReady | Self::NoQuorum | Self::NotInitialized | Self::ShuttingDown | Self::DiskFull => {
+                Code::Unavailable
+            }
             Self::Denied => Code::PermissionDenied,
             Self::NotInThisRelease => Code::Unimplemented,
             Self::Fault => Code::Internal,

@@ -5,7 +5,7 @@ mod check;
 mod level;
 mod members;
 mod settings;
-mod status;
+pub(crate) mod status;
 
 use clap::{Args, Subcommand};
 use matins_proto::v1::{AcceptTimeRequest, InitClusterRequest};

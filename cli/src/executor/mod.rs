@@ -10,9 +10,9 @@ use matins_proto::v1::{
 };
 
 use crate::context::{Context, Outcome, Repeat};
-use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Cell, Column, Look, Row};
+use crate::pages::{LIST_MAX, Page, Watching, show};
 
 /// Between looks at an executor that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -32,7 +32,10 @@ pub(crate) enum ExecutorVerb {
 #[command(after_help = "\
 Example:
   matins executor list")]
-pub(crate) struct ExecutorListArgs {}
+pub(crate) struct ExecutorListArgs {
+    #[command(flatten)]
+    watching: Watching,
+}
 
 /// Give an executor nothing new; what it runs goes on
 #[derive(Args, Debug)]
@@ -115,10 +118,13 @@ impl ExecutorVerb {
     /// Does it.
     pub(crate) async fn perform(self, context: &Context) -> Outcome {
         match self {
-            Self::List(ExecutorListArgs {}) => {
-                let answer = context.client()?.call(ListExecutorsRequest { stale: false }).await?;
-                context.list(&answer.executors)?;
-                Ok(Exit::Done)
+            Self::List(ExecutorListArgs { watching }) => {
+                let client = context.client()?;
+                show(context, (LIST_MAX, watching), async |_, _| {
+                    let answer = client.call(ListExecutorsRequest { stale: false }).await?;
+                    Ok(Page { rows: answer.executors, next: String::new(), read_at: answer.read_at })
+                })
+                .await
             }
             Self::Run(args) => run::run(*args).await,
             Self::Drain(DrainArgs { executor, wait, repeat }) => {

@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, Color, ContentArrangement, Table, presets};
 use matins_proto::Timestamp;
 use serde::Serialize;
 
+use super::fit::{cut_lines, fold};
 use super::{Look, moment, state};
 
 /// Something that lists show, one a line.
@@ -25,18 +26,33 @@ pub(crate) trait Row: Serialize {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     title: &'static str,
-    is_wide: bool,
+    shown: Shown,
+}
+
+/// When a column is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Always,
+    /// Unless the terminal is too narrow for all.
+    IfItFits,
+    /// Only by `-o wide`.
+    Wide,
 }
 
 impl Column {
     /// One that is always shown.
     pub(crate) const fn new(title: &'static str) -> Self {
-        Self { title, is_wide: false }
+        Self { title, shown: Shown::Always }
+    }
+
+    /// One that a narrow terminal does without.
+    pub(crate) const fn spare(title: &'static str) -> Self {
+        Self { title, shown: Shown::IfItFits }
     }
 
     /// One that only `-o wide` shows.
     pub(crate) const fn wide(title: &'static str) -> Self {
-        Self { title, is_wide: true }
+        Self { title, shown: Shown::Wide }
     }
 }
 
@@ -83,23 +99,47 @@ impl Cell {
 
 /// A table with a head, without borders.
 pub(crate) fn table<R: Row>(rows: &[R], look: &Look) -> String {
-    let shown: Vec<usize> =
-        (0..R::COLUMNS.len()).filter(|at| look.wide || !R::COLUMNS[*at].is_wide).collect();
+    let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.cells(look)).collect();
+    let shown = shown_columns(R::COLUMNS, &rows, look);
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).force_no_tty();
     if look.colour {
         table.enforce_styling();
     }
     table.set_header(shown.iter().map(|at| R::COLUMNS[*at].title));
-    for row in rows {
-        let cells = row.cells(look);
+    for cells in &rows {
         table.add_row(shown.iter().map(|at| cells[*at].cell(look)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }
-    format!("{}\n", table.trim_fmt())
+    // Who asks for every column wants to see all of each.
+    cut_lines(&format!("{}\n", table.trim_fmt()), look.columns.filter(|_| !look.wide))
 }
+
+/// The columns that are shown: a narrow terminal does without spare ones, the last first.
+fn shown_columns(columns: &[Column], rows: &[Vec<Cell>], look: &Look) -> Vec<usize> {
+    let mut shown: Vec<usize> =
+        (0..columns.len()).filter(|at| look.wide || columns[*at].shown != Shown::Wide).collect();
+    let Some(most) = look.columns.filter(|_| !look.wide) else { return shown };
+    let width = |at: usize| {
+        let cells = rows.iter().map(|cells| cells[at].shown(look).chars().count());
+        cells.max().unwrap_or(0).max(columns[at].title.len())
+    };
+    loop {
+        let all: usize = shown.iter().map(|at| width(*at) + 3).sum();
+        // Of a long text at the end the beginning will do.
+        let end = shown.last().map_or(0, |at| width(*at).saturating_sub(END_MIN));
+        let spare = shown.iter().rposition(|at| columns[*at].shown == Shown::IfItFits);
+        match spare {
+            Some(spare) if all > most + end => drop(shown.remove(spare)),
+            Some(_) | None => return shown,
+        }
+    }
+}
+
+/// So much of the last column is worth more than spare columns.
+const END_MIN: usize = 30;
 
 /// What one thing consists of, one field a line; fields without a value are left out.
 pub(crate) fn fields(fields: &[(&str, Cell)], look: &Look) -> String {
@@ -112,7 +152,7 @@ pub(crate) fn fields(fields: &[(&str, Cell)], look: &Look) -> String {
             Cell::Time(Some(time)) if look.now.is_some() => format!("{} ({time})", moment(*time, look)),
             Cell::Text(_) | Cell::Time(_) | Cell::Number(_) => cell.shown(look),
         };
-        format!("{title:width$}   {value}\n")
+        fold(&format!("{title:width$}   {value}"), look.columns, width + 3) + "\n"
     };
     shown().map(line).collect()
 }

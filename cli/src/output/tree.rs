@@ -3,6 +3,7 @@
 use anstyle::Style;
 use matins_proto::v1::{Run, Task, TaskCounts};
 
+use super::fit::fold;
 use super::{Look, plain_span, span_between, state};
 
 /// One line of the tree, before the columns are aligned.
@@ -135,7 +136,8 @@ fn aligned(lines: &[Line], names: &[&str], look: &Look) -> String {
             fill(facts_width, width(&line.facts)),
             line.reason,
         );
-        text.push_str(whole.trim_end());
+        let indent = name_width + 3 + state_width + 3 + facts_width + 3;
+        text.push_str(&fold(whole.trim_end(), look.columns, indent));
         text.push('\n');
     }
     text

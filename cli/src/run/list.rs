@@ -20,8 +20,13 @@ use crate::run::start::parse_instant;
 #[command(after_help = "\
 Examples:
   matins run list nightly-flights --state failed --since 24h
-  matins run list --filter 'backfill=backfill-7 AND state!=success'
-  matins run list -w")]
+  matins run list --filter 'state=failed and workflow=~nightly'
+  matins run list --filter '(took > 1h or late > 5m) and not labels.team=ops'
+  matins run list -w
+
+A filter is FIELD OP VALUE, joined by AND, OR, NOT and parentheses. Fields: id workflow namespace version schedule backfill
+origin state reason retry_of, logical_time created_at started_at finished_at, took waited late (durations: 10m, 1h30m),
+labels.KEY, params.NAME. Operators: = != < <= > >=, with * for any text, and =~ for a regular expression.")]
 pub(crate) struct ListArgs {
     /// Only runs of this workflow
     workflow: Option<String>,
@@ -74,11 +79,11 @@ impl Row for Run {
         Column::new("WORKFLOW"),
         Column::wide("VERSION"),
         Column::new("STATE"),
-        Column::new("LOGICAL TIME"),
+        Column::spare("LOGICAL TIME"),
         Column::wide("ORIGIN"),
         Column::new("TASKS"),
-        Column::new("CREATED"),
-        Column::new("TOOK"),
+        Column::spare("CREATED"),
+        Column::spare("TOOK"),
         Column::wide("RETRIES"),
         Column::new("REASON"),
     ];

@@ -1,7 +1,8 @@
-//! Verbs about schedules: listed, told in advance, held.
+//! Verbs about schedules: listed, told in advance, accounted for, held.
 //!
 //! `schedule next --cron` needs no server: `ticks` computes what the cluster would. Start at [`ScheduleVerb`].
 
+mod decisions;
 mod next;
 pub(crate) mod ticks;
 
@@ -12,15 +13,15 @@ use matins_proto::v1::{
 };
 
 use crate::context::{Context, Outcome, Repeat};
-use crate::exit::Exit;
 use crate::output::{Cell, Column, Look, Row};
-use crate::pages::{LIST_MAX, Page, gather};
+use crate::pages::{LIST_MAX, Page, Watching, show};
 
 /// What can be done with schedules.
 #[derive(Subcommand, Debug)]
 pub(crate) enum ScheduleVerb {
     List(ListArgs),
     Next(next::NextArgs),
+    Decisions(decisions::DecisionsArgs),
     Pause(PauseArgs),
     Resume(ResumeArgs),
 }
@@ -37,6 +38,9 @@ pub(crate) struct ListArgs {
     /// The most that are shown
     #[arg(long, value_name = "N", default_value_t = LIST_MAX, hide_default_value = true)]
     limit: usize,
+
+    #[command(flatten)]
+    watching: Watching,
 }
 
 /// Hold one schedule
@@ -81,6 +85,7 @@ impl ScheduleVerb {
         match self {
             Self::List(args) => list(args, context).await,
             Self::Next(args) => next::next(args, context).await,
+            Self::Decisions(args) => decisions::decisions(args, context).await,
             Self::Pause(args) => pause(args, context).await,
             Self::Resume(args) => resume(args, context).await,
         }
@@ -92,8 +97,8 @@ impl Row for Schedule {
     const COLUMNS: &'static [Column] = &[
         Column::new("WORKFLOW"),
         Column::new("SCHEDULE"),
-        Column::new("CRON"),
-        Column::new("TIME ZONE"),
+        Column::spare("CRON"),
+        Column::spare("TIME ZONE"),
         Column::wide("GAP"),
         Column::wide("FOLD"),
         Column::new("STATE"),
@@ -148,15 +153,13 @@ impl Row for Schedule {
 async fn list(args: ListArgs, context: &Context) -> Outcome {
     let client = context.client()?;
     let workflow = args.workflow.map(|name| context.workflow(&name)).unwrap_or_default();
-    let rows = gather(context, args.limit, async |page_size, page_token| {
+    show(context, (args.limit, args.watching), async |page_size, page_token| {
         let (namespace, workflow) = (context.namespace(), workflow.clone());
         let ask = ListSchedulesRequest { stale: false, namespace, workflow, page_size, page_token };
         let answer = client.call(ask).await?;
         Ok(Page { rows: answer.schedules, next: answer.next_page_token, read_at: answer.read_at })
     })
-    .await?;
-    context.list(&rows)?;
-    Ok(Exit::Done)
+    .await
 }
 
 /// What a schedule is called in a sentence.

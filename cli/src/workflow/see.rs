@@ -10,7 +10,7 @@ use crate::context::{Context, Format, Outcome};
 use crate::exit::Exit;
 use crate::fault::Fault;
 use crate::output::{Cell, Column, Look, Row, fields, table};
-use crate::pages::{LIST_MAX, Page, gather};
+use crate::pages::{LIST_MAX, Page, Watching, gather, show};
 
 /// List workflows
 #[derive(Args, Debug)]
@@ -26,6 +26,9 @@ pub(crate) struct ListArgs {
     /// The most that are shown
     #[arg(long, value_name = "N", default_value_t = LIST_MAX, hide_default_value = true)]
     limit: usize,
+
+    #[command(flatten)]
+    watching: Watching,
 }
 
 /// Show a workflow: its schedules, params and tasks
@@ -190,15 +193,13 @@ impl Row for WorkflowVersion {
 
 pub(super) async fn list(args: ListArgs, context: &Context) -> Outcome {
     let client = context.client()?;
-    let rows = gather(context, args.limit, async |page_size, page_token| {
+    show(context, (args.limit, args.watching), async |page_size, page_token| {
         let (namespace, filter) = (context.namespace(), args.filter.clone());
         let ask = ListWorkflowsRequest { stale: false, namespace, filter, page_size, page_token };
         let answer = client.call(ask).await?;
         Ok(Page { rows: answer.workflows, next: answer.next_page_token, read_at: answer.read_at })
     })
-    .await?;
-    context.list(&rows)?;
-    Ok(Exit::Done)
+    .await
 }
 
 pub(super) async fn get(args: GetArgs, context: &Context) -> Outcome {

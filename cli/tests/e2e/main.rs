@@ -19,5 +19,6 @@ mod one_node;
 mod power_off;
 mod recover;
 mod restart;
+mod seeing;
 mod snapshot;
 mod three_nodes;

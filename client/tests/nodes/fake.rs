@@ -300,6 +300,12 @@ impl Runs for Served {
     async fn list(&self, _: Request<ListRunsRequest>) -> Answer<ListRunsResponse> {
         no()
     }
+    async fn why(&self, _: Request<WhyRequest>) -> Answer<WhyResponse> {
+        no()
+    }
+    async fn list_events(&self, _: Request<ListRunEventsRequest>) -> Answer<ListRunEventsResponse> {
+        no()
+    }
     async fn list_items(&self, _: Request<ListItemsRequest>) -> Answer<ListItemsResponse> {
         no()
     }

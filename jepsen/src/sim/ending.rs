@@ -93,9 +93,9 @@ impl World {
         let state = &self.consensus.state;
         for node in &self.healed {
             let row = state.executors.get(&self.nodes[*node].id);
-            let is_used = row.is_some_and(|row| !row.is_cordoned && !row.is_drained);
+            let is_used = row.is_some_and(|row| !row.is_cordoned() && !row.is_drained);
             if !is_used || !self.executor_is_valid(*node) {
-                let told = row.map(|row| (row.is_cordoned, row.is_drained, row.session));
+                let told = row.map(|row| (row.is_cordoned(), row.is_drained, row.session));
                 return Err(format!(
                     "I15: node {} is well and takes no work: (cordoned, drained, session) {told:?}, node {} leads",
                     node + 1,

@@ -39,6 +39,14 @@ impl State {
                 faults.push(format!("the index of what is due has lost {id}"));
             }
         }
+        for ((id, to), row) in self.skips.iter() {
+            if !self.schedules.contains(id) || row.from > *to {
+                faults.push(format!("the record of {id} has a skip that cannot be"));
+            }
+        }
+        if self.skips.len() > self.schedules.len() * crate::state::SKIPS_KEPT_MAX {
+            faults.push("I14: the record of skipped ticks has rows too many".into());
+        }
         let due = self.schedules.iter().filter(|(_, row)| row.next.due_at().is_some()).count();
         if due != self.due.len() {
             faults.push("the index of what is due has rows too many".into());

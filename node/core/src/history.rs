@@ -66,6 +66,19 @@ impl Block {
 }
 
 impl RetiredRun {
+    /// The task or item that an address such as `extract.3` names, whether or not it has a row yet; `None` if the run has no
+    /// such task, or the fan-out no such item.
+    pub fn task_named(&self, address: &str) -> Option<TaskId> {
+        let (name, item) = match address.split_once('.') {
+            Some((name, item)) => (name, Some(item.parse().ok()?)),
+            None => (address, None),
+        };
+        let place = self.task_names.iter().position(|known| known.as_str() == name)?;
+        let id = TaskId { run: self.id, task: place as u16, item };
+        let is_there = item.is_none() || self.tasks.binary_search_by_key(&id, |(id, _)| *id).is_ok();
+        is_there.then_some(id)
+    }
+
     /// Reads one run back, from the bytes at its place in a block.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         postcard::from_bytes(bytes).ok()

@@ -34,6 +34,7 @@ pub mod supervisor;
 mod table;
 pub mod time;
 pub mod trigger;
+pub mod why;
 
 pub use answer::{Answer, Applied, Refusal, Stale, Thing};
 pub use apply::{Outcome, apply, members_changed};

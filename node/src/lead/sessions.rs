@@ -215,11 +215,11 @@ impl Sessions {
             self.stream_of(executor, session).and_then(|_| self.silent_at(state, executor, session));
         let is_expired = state.sessions.get(&(executor, session)).is_none_or(|row| row.is_expired);
         match silent_at.filter(|at| now < *at && !is_expired) {
-            Some(_) if row.is_cordoned && !planted(Mutation::CordonedForEver) => {
+            Some(_) if row.is_cordoned() && !planted(Mutation::CordonedForEver) => {
                 Next::Do(Command::Uncordon { executor, session })
             }
             Some(at) => Next::LookAt(at),
-            None if !row.is_cordoned => Next::Do(Command::Cordon { executor, session }),
+            None if !row.is_cordoned() => Next::Do(Command::Cordon { executor, session }),
             None => Next::Nothing,
         }
     }

@@ -18,6 +18,7 @@ use matins_proto::v1::attempt_logs_server::AttemptLogs as _;
 use tokio::sync::watch;
 use tonic::Request;
 
+use super::alarms::{Seen, alarms};
 use super::members;
 use crate::execute::LogFolder;
 use crate::execute::log::{Stream, frames_of};
@@ -30,6 +31,7 @@ use crate::serve::cluster::{
     LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel,
     TailAsk, Unanswered,
 };
+use crate::store::StoreError;
 use crate::system::{boot_time, connect};
 
 /// A member that was not heard for so long is not reachable.
@@ -124,14 +126,24 @@ impl Cluster for ClusterDoor {
         let members = self.consensus.members();
         let voters = members.voters();
         let (term, last) = self.consensus.progress();
+        let own = self.consensus.node().to_string();
+        let views: Vec<_> =
+            members.nodes.iter().map(|(id, member)| self.view_of(*id, member, &voters)).collect();
+        let alarms = alarms(&Seen {
+            members: &views,
+            own: &own,
+            disk_is_full: self.consensus.disk_is_full(),
+            time_waiting: self.clock.awaits_person(),
+            now: self.consensus.state().now,
+        });
         ClusterView {
             node: self.consensus.node(),
             version: env!("CARGO_PKG_VERSION").into(),
             leader: self.consensus.leader().borrow().leader.as_ref().map(|(node, _)| *node),
             term,
             committed: last.min(self.consensus.state().index.0),
-            members: members.nodes.iter().map(|(id, member)| self.view_of(*id, member, &voters)).collect(),
-            alarms: Vec::new(),
+            members: views,
+            alarms,
             time_waiting: self.clock.awaits_person(),
         }
     }
@@ -139,6 +151,7 @@ impl Cluster for ClusterDoor {
     async fn put_blob(&self, bytes: Bytes) -> Result<Digest, Unanswered> {
         self.consensus.put_blob(bytes).await.map_err(|error| match error {
             BlobError::NoMajority { .. } => Unanswered::NoQuorum,
+            BlobError::Store(StoreError::Full { .. }) => Unanswered::DiskFull(self.consensus.node()),
             BlobError::Lost(_) | BlobError::Store(_) => Unanswered::Fault(error_chain(&error)),
         })
     }
@@ -201,6 +214,16 @@ impl RunsInHistory for History {
         (first, last): (Timestamp, Timestamp),
     ) -> Result<Vec<PastRun>, HistoryError> {
         let runs = self.runs_at(schedule, (first, last));
+        runs.map_err(|error| HistoryError(error_chain(&error)))
+    }
+
+    async fn runs_of(
+        &self,
+        schedule: &ScheduleId,
+        before: (Timestamp, RunId),
+        limit: usize,
+    ) -> Result<Vec<RetiredRun>, HistoryError> {
+        let runs = Self::runs_of(self, schedule, before, limit).await;
         runs.map_err(|error| HistoryError(error_chain(&error)))
     }
 

@@ -3,6 +3,7 @@
 //! It decides nothing; it opens ports, starts the parts in their order, and ends them in the reverse order. Each task
 //! that it starts is awaited at shutdown. Start reading at [`Node::start`].
 
+mod alarms;
 mod config;
 mod door;
 mod members;

@@ -418,7 +418,7 @@ impl Plan {
 fn has_unfinished(state: &State, node: NodeId) -> bool {
     let all = (node, SessionNumber(0))..=(node, SessionNumber(u64::MAX));
     let has_session = state.sessions.range(all).any(|(_, row)| !row.is_expired);
-    let is_heard = state.executors.get(&node).is_some_and(|row| !row.is_cordoned);
+    let is_heard = state.executors.get(&node).is_some_and(|row| !row.is_cordoned());
     let has_logs = || state.logs_open.iter().any(|(_, (executor, _, _))| *executor == node);
     let runs = || state.executors.get(&node).is_some_and(|row| row.used > 0);
     has_session && is_heard && (runs() || has_logs())

@@ -276,6 +276,11 @@ impl Consensus {
         self.inner.status()
     }
 
+    /// Whether this node waits for room on its disk: it acknowledges nothing until there is some.
+    pub fn disk_is_full(&self) -> bool {
+        self.inner.log.is_full()
+    }
+
     /// The term and the last record that this node has; for people and metrics.
     pub fn progress(&self) -> (u64, u64) {
         let metrics = self.inner.raft.metrics();

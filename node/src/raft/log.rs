@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(crate) struct RaftLog {
     recent: Arc<Mutex<Recent>>,
     /// The newest committed record that openraft told of; the store has it once it appends again.
     committed: Arc<Mutex<Option<LogId>>>,
+    /// The disk was full when it was last written to, and is being waited for.
+    is_full: Arc<AtomicBool>,
     signals: Signals,
 }
 
@@ -54,13 +57,18 @@ pub(crate) struct Signals {
 impl RaftLog {
     pub(crate) fn new(log: Log, vote: VoteFile, node: u64, signals: Signals) -> Self {
         let recent = Arc::new(Mutex::new(Recent::default()));
-        let committed = Arc::default();
-        Self { log: Arc::new(log), vote: Arc::new(vote), node, recent, committed, signals }
+        let (committed, is_full) = Default::default();
+        Self { log: Arc::new(log), vote: Arc::new(vote), node, recent, committed, is_full, signals }
     }
 
     /// The store's log, for what openraft does not ask about it.
     pub(crate) fn store(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// Whether writing waits for room on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 
     fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {
@@ -77,8 +85,12 @@ impl RaftLog {
         loop {
             let (log, vote, once) = (Arc::clone(&self.log), Arc::clone(&self.vote), Arc::clone(&call));
             match blocking(move || once(&log, &vote)).await {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    self.is_full.store(false, Ordering::Relaxed);
+                    return Ok(done);
+                }
                 Err(error @ StoreError::Full { .. }) => {
+                    self.is_full.store(true, Ordering::Relaxed);
                     tracing::error!(hint = error.hint(), "{error}");
                     tokio::time::sleep(FULL_RETRY).await;
                 }

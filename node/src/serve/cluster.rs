@@ -61,6 +61,9 @@ pub enum Unanswered {
     /// This node is stopping.
     #[error("this node is shutting down")]
     Stopping,
+    /// The disk of this node is full: names it. Nothing was proposed.
+    #[error("the disk of {0} is full")]
+    DiskFull(NodeId),
     /// A fault underneath; the text is for the log of the node.
     #[error("{0}")]
     Fault(String),
@@ -247,6 +250,15 @@ pub trait History: Send + Sync + 'static {
         schedule: &ScheduleId,
         times: (Timestamp, Timestamp),
     ) -> Result<Vec<PastRun>, HistoryError>;
+
+    /// Runs of a schedule before this logical time and run, by logical time, then run, the newest first, `limit` at most, with
+    /// all their rows. Fewer do not mean that there are no more, unless there are none.
+    async fn runs_of(
+        &self,
+        schedule: &ScheduleId,
+        before: (Timestamp, RunId),
+        limit: usize,
+    ) -> Result<Vec<RetiredRun>, HistoryError>;
 
     /// Whether this node still fetches blocks, so that runs may be missing.
     fn is_incomplete(&self) -> bool;

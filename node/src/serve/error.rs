@@ -232,6 +232,10 @@ impl From<Unanswered> for ApiError {
                 Self::new(Reason::OutcomeUnknown, text).hint("repeat it with the same request id")
             }
             Unanswered::Stopping => Self::new(Reason::ShuttingDown, text).later(),
+            Unanswered::DiskFull(node) => Self::new(Reason::DiskFull, text)
+                .with("node", node.to_string())
+                .hint("free some space on that disk; the node goes on by itself")
+                .later(),
             Unanswered::Fault(fault) => fault_of("cluster", &fault),
         }
     }

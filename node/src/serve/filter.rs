@@ -1,47 +1,40 @@
-//! The filter of lists: `FIELD OP VALUE`, joined by `AND` (`ListRunsRequest.filter`).
+//! The filter of lists: terms `FIELD OP VALUE`, joined by AND, OR, NOT and parentheses (`ListRunsRequest.filter`).
 //!
-//! A filter is read once, with every fault named, and then asked of each line of a list.
+//! A filter is read once, with its fault named and shown, and then asked of each line of a list. `read` has the
+//! grammar, `fields` what a line has in a field. Start reading at [`Filter::of_runs`].
+
+mod fields;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Ordering;
 
 use matins_core::time::Timestamp;
-use matins_proto::v1::{Run, Workflow, run_origin};
-use matins_workflow::calendar::{UserTime, Zone};
+use matins_proto::v1::{Run, Workflow};
+use regex::Regex;
 
-use super::api::core_time;
+use self::fields::{Field, number_in, run_field, run_kind, workflow_field, workflow_kind};
 use super::error::ApiError;
-
-/// A filter is at most so long.
-const FILTER_BYTES_MAX: usize = 4 << 10;
-
-/// Fields of a run, `labels.KEY` and `params.NAME` apart.
-const RUN_FIELDS: [&str; 13] = [
-    "id",
-    "workflow",
-    "namespace",
-    "version",
-    "schedule",
-    "backfill",
-    "origin",
-    "state",
-    "reason",
-    "logical_time",
-    "created_at",
-    "started_at",
-    "finished_at",
-];
 
 /// A filter that was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Filter(Vec<Term>);
+pub(crate) struct Filter(Option<Expr>);
+
+/// What a filter asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Expr {
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+    Is(Term),
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Term {
     field: String,
     op: Op,
-    value: String,
-    /// The first and last instant of `value`, where the field is a time.
-    span: Option<(Timestamp, Timestamp)>,
+    value: Value,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,121 +45,87 @@ enum Op {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+    Matches,
 }
 
-/// What a line has in a field.
-enum Field {
+/// A value, read by what its field is.
+#[derive(Clone, Debug)]
+enum Value {
     Text(String),
-    /// Ids and versions: compared by number, written as text.
-    Number(u64, String),
-    Time(Timestamp),
-    Absent,
+    /// The first and last instant of a time.
+    Time(Timestamp, Timestamp),
+    /// Milliseconds.
+    Span(u64),
+    Pattern(Regex),
 }
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(a), Self::Text(b)) => a == b,
+            (Self::Time(a, b), Self::Time(c, d)) => (a, b) == (c, d),
+            (Self::Span(a), Self::Span(b)) => a == b,
+            (Self::Pattern(a), Self::Pattern(b)) => a.as_str() == b.as_str(),
+            (Self::Text(_) | Self::Time(..) | Self::Span(_) | Self::Pattern(_), _) => false,
+        }
+    }
+}
+
+impl Eq for Value {}
 
 impl Filter {
     /// Reads a filter of runs.
     pub(crate) fn of_runs(text: &str) -> Result<Self, ApiError> {
-        let is_known = |field: &str| {
-            field == "retry_of"
-                || RUN_FIELDS.contains(&field)
-                || field.starts_with("labels.")
-                || field.starts_with("params.")
-        };
-        Self::read(text, is_known, |field| field.ends_with("_time") || field.ends_with("_at"))
+        read::filter(text, run_kind).map(Self)
     }
 
     /// Reads a filter of workflows.
     pub(crate) fn of_workflows(text: &str) -> Result<Self, ApiError> {
-        let is_known = |field: &str| ["name", "paused"].contains(&field) || field.starts_with("labels.");
-        Self::read(text, is_known, |_| false)
-    }
-
-    fn read(
-        text: &str,
-        is_known: impl Fn(&str) -> bool,
-        is_time: impl Fn(&str) -> bool,
-    ) -> Result<Self, ApiError> {
-        if text.len() > FILTER_BYTES_MAX {
-            return Err(ApiError::limit("bytes of a filter", FILTER_BYTES_MAX as u64, text.len() as u64));
-        }
-        let mut rest = text.trim_start();
-        let mut terms = Vec::new();
-        while !rest.is_empty() {
-            if !terms.is_empty() {
-                rest = behind_and(rest).ok_or_else(|| bad(format!("expected AND before `{rest}`")))?;
-            }
-            let (mut term, behind) = Term::read(rest)?;
-            if !is_known(&term.field) {
-                return Err(bad(format!("there is no field `{}`", term.field)));
-            }
-            if is_time(&term.field) {
-                let time = UserTime::parse(&term.value, &Zone::utc())
-                    .map_err(|error| bad(error.to_string()).hint(error.hint))?;
-                term.span = Some((time.first(), time.last()));
-            }
-            terms.push(term);
-            rest = behind.trim_start();
-        }
-        Ok(Self(terms))
+        read::filter(text, workflow_kind).map(Self)
     }
 
     /// Whether a run is meant.
     pub(crate) fn takes_run(&self, run: &Run) -> bool {
-        self.0.iter().all(|term| term.takes(&run_field(run, &term.field)))
+        self.0.as_ref().is_none_or(|expr| expr.takes(&|field| run_field(run, field)))
     }
 
     /// Whether a workflow is meant.
     pub(crate) fn takes_workflow(&self, workflow: &Workflow) -> bool {
-        self.0.iter().all(|term| {
-            let field = match term.field.strip_prefix("labels.") {
-                Some(label) => text_or_absent(workflow.labels.get(label).cloned()),
-                None if term.field == "paused" => Field::Text(workflow.paused.to_string()),
-                None => Field::Text(workflow.name.clone()),
-            };
-            term.takes(&field)
-        })
+        self.0.as_ref().is_none_or(|expr| expr.takes(&|field| workflow_field(workflow, field)))
     }
 }
 
-fn bad(what: String) -> ApiError {
-    ApiError::bad_field("filter", what)
-        .hint("terms are `FIELD OP VALUE` joined by AND, as in `state = failed AND labels.team = data`")
-}
-
-fn behind_and(text: &str) -> Option<&str> {
-    let (word, behind) = text.split_at_checked(3)?;
-    (word.eq_ignore_ascii_case("and") && behind.starts_with(char::is_whitespace)).then(|| behind.trim_start())
+impl Expr {
+    /// No deeper than what was read, which is bounded.
+    fn takes(&self, field: &dyn Fn(&str) -> Field) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().all(|part| part.takes(field)),
+            Self::Any(parts) => parts.iter().any(|part| part.takes(field)),
+            Self::Not(part) => !part.takes(field),
+            Self::Is(term) => term.takes(&field(&term.field)),
+        }
+    }
 }
 
 impl Term {
-    fn read(text: &str) -> Result<(Self, &str), ApiError> {
-        let is_part = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
-        let end = text.find(|letter| !is_part(letter)).unwrap_or(text.len());
-        let (field, rest) = text.split_at(end);
-        let (op, rest) = Op::read(rest.trim_start())
-            .ok_or_else(|| bad(format!("expected one of = != < <= > >= behind `{field}`")))?;
-        let (value, rest) = read_value(rest.trim_start())?;
-        Ok((Self { field: field.to_owned(), op, value, span: None }, rest))
-    }
-
     fn takes(&self, field: &Field) -> bool {
-        let order = match (field, self.span) {
+        let order = match (field, &self.value) {
+            // What is absent differs from every value, and is in no order with any.
             (Field::Absent, _) => return self.op == Op::NotEqual,
-            (Field::Time(at), Some((first, last))) => {
-                if *at < first {
-                    Ordering::Less
-                } else if *at > last {
-                    Ordering::Greater
-                } else {
-                    Ordering::Equal
-                }
-            }
-            (Field::Number(number, text), _) => match number_in(&self.value) {
+            (Field::Time(at), Value::Time(first, _)) if at < first => Ordering::Less,
+            (Field::Time(at), Value::Time(_, last)) if at > last => Ordering::Greater,
+            (Field::Time(_), Value::Time(..)) => Ordering::Equal,
+            (Field::Span(span), Value::Span(asked)) => span.cmp(asked),
+            (Field::Number(number, text), Value::Text(asked)) => match number_in(asked) {
                 Some(asked) => number.cmp(&asked),
-                None => return self.takes_text(text),
+                None => return self.takes_text(text, asked),
             },
-            (Field::Text(text), _) => return self.takes_text(text),
-            (Field::Time(at), None) => return self.takes_text(&at.as_millis().to_string()),
+            (Field::Text(text), Value::Text(asked)) => return self.takes_text(text, asked),
+            (Field::Text(text) | Field::Number(_, text), Value::Pattern(pattern)) => {
+                return pattern.is_match(text);
+            }
+            // A value is read by what its field is, so these do not meet.
+            (Field::Text(_) | Field::Number(..) | Field::Time(_) | Field::Span(_), _) => return false,
         };
         match self.op {
             Op::Equal => order == Ordering::Equal,
@@ -175,50 +134,21 @@ impl Term {
             Op::LessOrEqual => order != Ordering::Greater,
             Op::Greater => order == Ordering::Greater,
             Op::GreaterOrEqual => order != Ordering::Less,
+            Op::Matches => false,
         }
     }
 
-    fn takes_text(&self, text: &str) -> bool {
+    fn takes_text(&self, text: &str, asked: &str) -> bool {
         match self.op {
-            Op::Equal => matches_stars(&self.value, text),
-            Op::NotEqual => !matches_stars(&self.value, text),
-            Op::Less => text < self.value.as_str(),
-            Op::LessOrEqual => text <= self.value.as_str(),
-            Op::Greater => text > self.value.as_str(),
-            Op::GreaterOrEqual => text >= self.value.as_str(),
+            Op::Equal => matches_stars(asked, text),
+            Op::NotEqual => !matches_stars(asked, text),
+            Op::Less => text < asked,
+            Op::LessOrEqual => text <= asked,
+            Op::Greater => text > asked,
+            Op::GreaterOrEqual => text >= asked,
+            Op::Matches => false,
         }
     }
-}
-
-impl Op {
-    fn read(text: &str) -> Option<(Self, &str)> {
-        // Longer ones first: `<` begins `<=`.
-        let words = [
-            ("!=", Self::NotEqual),
-            ("<=", Self::LessOrEqual),
-            (">=", Self::GreaterOrEqual),
-            ("=", Self::Equal),
-            ("<", Self::Less),
-            (">", Self::Greater),
-        ];
-        words.into_iter().find_map(|(word, op)| Some((op, text.strip_prefix(word)?)))
-    }
-}
-
-fn read_value(text: &str) -> Result<(String, &str), ApiError> {
-    if let Some(quoted) = text.strip_prefix('"') {
-        let (value, rest) =
-            quoted.split_once('"').ok_or_else(|| bad("a quoted value has no end".to_owned()))?;
-        return Ok((value.to_owned(), rest));
-    }
-    let end = text.find(char::is_whitespace).unwrap_or(text.len());
-    let (value, rest) = text.split_at(end);
-    if value.is_empty() { Err(bad("a value is missing".to_owned())) } else { Ok((value.to_owned(), rest)) }
-}
-
-/// The number of `run-42`, `backfill-7` or `3`.
-fn number_in(text: &str) -> Option<u64> {
-    text.rsplit('-').next().and_then(|digits| digits.parse().ok())
 }
 
 /// Whether `text` is `pattern`, in which `*` stands for any text.
@@ -235,124 +165,4 @@ fn matches_stars(pattern: &str, text: &str) -> bool {
         }
     }
     rest.ends_with(last)
-}
-
-fn text_or_absent(text: Option<String>) -> Field {
-    text.map_or(Field::Absent, Field::Text)
-}
-
-fn number_or_absent(text: Option<String>) -> Field {
-    match text {
-        Some(text) => match number_in(&text) {
-            Some(number) => Field::Number(number, text),
-            None => Field::Text(text),
-        },
-        None => Field::Absent,
-    }
-}
-
-fn run_field(run: &Run, field: &str) -> Field {
-    let time =
-        |at: Option<matins_proto::Timestamp>| at.map_or(Field::Absent, |at| Field::Time(core_time(at)));
-    if let Some(label) = field.strip_prefix("labels.") {
-        return text_or_absent(run.labels.get(label).cloned());
-    }
-    if let Some(param) = field.strip_prefix("params.") {
-        let params = run.params.as_ref().and_then(|params| params.value().ok());
-        return match params.as_ref().and_then(|params| params.get(param)) {
-            None | Some(serde_json::Value::Null) => Field::Absent,
-            Some(serde_json::Value::String(text)) => Field::Text(text.clone()),
-            Some(other) => Field::Text(other.to_string()),
-        };
-    }
-    match field {
-        "id" => number_or_absent(Some(run.id.clone())),
-        "workflow" => Field::Text(run.workflow.clone()),
-        "namespace" => {
-            text_or_absent(run.workflow.split_once('/').map(|(namespace, _)| namespace.to_owned()))
-        }
-        "version" => number_or_absent(run.version.map(|version| version.to_string())),
-        "schedule" => text_or_absent(run.schedule.clone()),
-        "backfill" => number_or_absent(run.backfill.clone()),
-        "retry_of" => number_or_absent(run.retry_of.clone()),
-        "origin" => Field::Text(origin_word(run.origin()).to_owned()),
-        "state" => Field::Text(run.state().as_str_name().to_owned()),
-        "reason" => text_or_absent(run.reason.as_ref().map(|reason| reason.code.clone())),
-        "logical_time" => time(run.logical_time),
-        "created_at" => time(run.created_at),
-        "started_at" => time(run.started_at),
-        "finished_at" => time(run.finished_at),
-        _ => Field::Absent,
-    }
-}
-
-fn origin_word(kind: run_origin::Kind) -> &'static str {
-    kind.as_str_name()
-}
-
-#[cfg(test)]
-mod tests {
-    use matins_proto::v1::run;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn failed_run() -> Run {
-        Run {
-            id: "run-42".into(),
-            workflow: "warehouse/nightly".into(),
-            version: Some(3),
-            state: run::State::Failed.into(),
-            created_at: Some(matins_proto::Timestamp::parse("2026-03-08T07:30:00Z").unwrap()),
-            params: Some(matins_proto::Json { text: r#"{"day":"2026-03-07","batch":500}"#.into() }),
-            labels: [("team".to_owned(), "data".to_owned())].into(),
-            ..Run::default()
-        }
-    }
-
-    #[test]
-    fn terms_ask_by_text_number_and_time() {
-        for (filter, expected) in [
-            ("", true),
-            ("state = failed", true),
-            ("state != failed", false),
-            ("workflow=warehouse/* and labels.team = data", true),
-            ("workflow = *nightly AND id > run-9", true),
-            ("id >= run-43", false),
-            ("version < 10", true),
-            ("params.batch = 500", true),
-            ("params.day = \"2026-03-07\" AND state=success", false),
-            ("created_at = 2026-03-08", true),
-            ("created_at > 2026-03-08", false),
-            ("created_at <= 2026-03-08T07:30:00Z", true),
-            ("backfill = backfill-1", false),
-            ("backfill != backfill-1", true),
-        ] {
-            let read = Filter::of_runs(filter).unwrap_or_else(|error| panic!("{filter}: {error:?}"));
-            assert_eq!(read.takes_run(&failed_run()), expected, "{filter}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_said() {
-        for filter in
-            ["stat = failed", "state", "state = ", "state = a state = b", "id = \"x", "created_at > soon"]
-        {
-            assert!(Filter::of_runs(filter).is_err(), "{filter}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_filter_of_any_text_is_read_or_refused(
-            text in "[a-z_.=<>!~\"'()* 0-9]{0,60}", other in ".{0,40}",
-        ) {
-            for text in [&text, &other] {
-                if let Ok(filter) = Filter::of_runs(text) {
-                    drop(format!("{filter:?}"));
-                }
-                drop(Filter::of_workflows(text));
-            }
-        }
-    }
 }

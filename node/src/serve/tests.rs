@@ -4,6 +4,7 @@ mod alone;
 mod backfills;
 mod logs;
 mod runs;
+mod seeing;
 mod workflows;
 
 use std::sync::Arc;

@@ -264,7 +264,7 @@ impl Nemesis for Replace {
         match answer {
             Ok(answer) => self.voters = answer.voters,
             Err(error) => {
-                field.fail(format!("I15: {} with an empty disk did not take its place: {error}", node.name));
+                field.fail(format!("I15: {} with an empty disk did not take its place: {error}", node.name))
             }
         }
         Ok(())

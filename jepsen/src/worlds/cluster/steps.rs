@@ -178,7 +178,7 @@ impl Cluster {
         if let Some(step) = self.next_exit() {
             return Some(step);
         }
-        let is_cordoned = self.state().executors.iter().any(|(_, row)| row.is_cordoned);
+        let is_cordoned = self.state().executors.iter().any(|(_, row)| row.is_cordoned());
         let is_over = !self.is_active() && self.state().live.is_empty() && !is_cordoned;
         (!is_over).then_some(Step::Time)
     }

@@ -9,7 +9,7 @@ use crate::effect::Effect;
 use crate::id::{ExecutorId, Leadership, LogIndex, NodeId};
 use crate::mutation::{Mutation, planted};
 use crate::state::settings::Change;
-use crate::state::{BackfillState, Leader, Settings, WorkKey};
+use crate::state::{BackfillState, LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, Settings, WorkKey};
 use crate::time::{Millis, Timestamp};
 
 use super::{Applied, Step, conflict};
@@ -27,9 +27,15 @@ impl Step<'_> {
         }
         self.state.cluster.leader = Some(Leader { node, nonce, leadership, since: self.now() });
         self.state.cluster.counters.leaderships += 1;
+        self.state.leaderships.insert(leadership, LeadershipRow { node, since: self.now() });
+        if self.state.leaderships.len() > LEADERSHIPS_KEPT_MAX {
+            let oldest = self.state.leaderships.first().map(|(leadership, _)| *leadership);
+            oldest.and_then(|oldest| self.state.leaderships.remove(&oldest));
+        }
+        let now = self.now();
         let executors: Vec<ExecutorId> = self.state.executors.iter().map(|(id, _)| *id).collect();
         for executor in executors {
-            self.state.executors.update(&executor, |row| row.is_cordoned = true);
+            self.state.executors.update(&executor, |row| _ = row.cordoned_at.get_or_insert(now));
             self.effects.push(Effect::Executor(executor));
         }
         Ok(Answer::Ready(leadership))

@@ -9,7 +9,7 @@ use crate::effect::Effect;
 use crate::id::{RunId, ScheduleId};
 use crate::ir::OnFull;
 use crate::mutation::{Mutation, planted};
-use crate::state::{DecisionCounts, Next, RunOrigin, ScheduleRow, SkipReason};
+use crate::state::{DecisionCounts, Next, RunOrigin, SKIPS_KEPT_MAX, ScheduleRow, SkipReason, SkipRow};
 use crate::time::Timestamp;
 
 use super::run::NewRun;
@@ -29,8 +29,8 @@ impl Step<'_> {
         for decision in fire.decisions.into_iter().filter(|_| !moves_only) {
             match decision {
                 Decision::Run(tick) => runs.extend(self.fire_tick(&fire.schedule, tick)),
-                Decision::Skip { to, count, reason, .. } => {
-                    self.count_skips(&fire.schedule, to, (count, reason));
+                Decision::Skip { from, to, count, reason } => {
+                    self.skip(&fire.schedule, (from, to), (count, reason));
                 }
             }
         }
@@ -87,10 +87,14 @@ impl Step<'_> {
         let (version, definition) = self.current_version(&schedule.workflow)?;
         let skips = matches!(self.state.gate_of(&schedule.workflow), Some((_, OnFull::Skip)));
         if skips && self.state.is_gate_full(&schedule.workflow) {
-            self.count_skips(schedule, tick.logical_time, (1, SkipReason::Running));
+            let at = tick.logical_time;
+            self.skip(schedule, (at, at), (1, SkipReason::Running));
             return None;
         }
-        self.state.schedules.update(schedule, |row| row.counts.runs += 1);
+        self.state.schedules.update(schedule, |row| {
+            row.counts.runs += 1;
+            row.counts.last_run = Some(tick.logical_time);
+        });
         Some(self.make_run(NewRun {
             workflow: schedule.workflow.clone(),
             definition,
@@ -102,14 +106,48 @@ impl Step<'_> {
         }))
     }
 
-    /// Counts ticks that were skipped.
-    pub(super) fn count_skips(
+    /// Counts ticks that were skipped, and keeps a record of them. What one leader skipped for one reason, with no
+    /// run between, is one row: a pause of a month is one, however many ticks it has.
+    pub(super) fn skip(
         &mut self,
         schedule: &ScheduleId,
-        last: Timestamp,
+        (from, to): (Timestamp, Timestamp),
         (count, reason): (u32, SkipReason),
     ) {
-        self.state.schedules.update(schedule, |row| row.counts.skip(last, count, reason));
+        let last_run = self.state.schedules.update(schedule, |row| {
+            row.counts.skip(to, count, reason);
+            row.counts.last_run
+        });
+        let first = (schedule.clone(), Timestamp::from_millis(i64::MIN));
+        let kept = self.state.skips.range(first..=(schedule.clone(), to));
+        let (kept, newest) = kept.fold((0, None), |(kept, _), row| (kept + 1, Some(row)));
+        let newest = newest.map(|((_, to), row)| (*to, row.clone()));
+        let mut row = SkipRow { from, count, reason, index: self.state.index, at: self.now() };
+        let leader = self.state.leader_at(self.state.index);
+        let goes_on = |before: &SkipRow| {
+            before.reason == reason
+                && self.state.leader_at(before.index) == leader
+                && last_run.flatten().is_none_or(|run| run < before.from)
+        };
+        match newest {
+            Some((before_to, before)) if goes_on(&before) => {
+                row.from = before.from;
+                row.count = row.count.saturating_add(before.count);
+                self.state.skips.remove(&(schedule.clone(), before_to));
+            }
+            Some(_) if kept >= SKIPS_KEPT_MAX => self.forget_oldest_skip(schedule),
+            Some(_) | None => {}
+        }
+        self.state.skips.insert((schedule.clone(), to), row);
+        self.touch(2);
+    }
+
+    fn forget_oldest_skip(&mut self, schedule: &ScheduleId) {
+        let first = (schedule.clone(), Timestamp::from_millis(i64::MIN));
+        let oldest = self.state.skips.range(first..=(schedule.clone(), Timestamp::MAX)).next();
+        if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+            self.state.skips.remove(&oldest);
+        }
     }
 
     /// Moves the mark of a schedule and sets what comes next. A mark never falls (I2).
@@ -138,8 +176,9 @@ impl Step<'_> {
             return Err(Refusal::Stale(Stale::Schedule(schedule.clone())));
         }
         let now = self.now();
-        if row.next.due_at().is_some_and(|due| due <= now) {
-            self.count_skips(schedule, now, (1, SkipReason::Quarantine));
+        let mark = row.mark;
+        if let Some(due) = row.next.due_at().filter(|due| *due <= now) {
+            self.skip(schedule, (due.max(mark), now), (1, SkipReason::Quarantine));
         }
         self.state.schedules.update(schedule, |row| row.quarantine = Some(reason));
         self.move_mark(schedule, now, Next::Never);

@@ -47,7 +47,7 @@ impl State {
     }
 
     /// The gate of a workflow: how many runs may be active, and what happens to one more.
-    pub(super) fn gate_of(&self, workflow: &WorkflowName) -> Option<(u32, OnFull)> {
+    pub(crate) fn gate_of(&self, workflow: &WorkflowName) -> Option<(u32, OnFull)> {
         let number = self.workflows.get(workflow)?.current?;
         let version = self.versions.get(&(workflow.clone(), number))?;
         let concurrency = self.definitions.get(&version.definition)?.workflow.concurrency;

@@ -146,8 +146,14 @@ impl Step<'_> {
         if let Some(due) = self.state.schedules.remove(id).and_then(|row| row.next.due_at()) {
             self.state.due.remove(&(due, id.clone()));
         }
+        let first = (id.clone(), Timestamp::from_millis(i64::MIN));
+        let skips = self.state.skips.range(first..=(id.clone(), Timestamp::MAX));
+        let skips: Vec<_> = skips.map(|(key, _)| key.clone()).collect();
+        for key in &skips {
+            self.state.skips.remove(key);
+        }
         self.effects.push(Effect::Schedule(id.clone()));
-        self.touch(2);
+        self.touch(2 + skips.len() as u32);
     }
 
     /// Schedules of a workflow that a set of new specs would change or take out.
@@ -166,7 +172,9 @@ impl Step<'_> {
     /// Decides what is due of a schedule as skipped, where it cannot be fired (PROTOCOL 3.5).
     pub(super) fn skip_due(&mut self, id: &ScheduleId, count: u32) {
         let now = self.now();
-        self.count_skips(id, now, (count, SkipReason::Changed));
+        let row = self.state.schedules.get(id);
+        let due = row.and_then(|row| Some(row.next.due_at()?.max(row.mark))).unwrap_or(now);
+        self.skip(id, (due.min(now), now), (count, SkipReason::Changed));
         self.move_mark(id, now, Next::Unknown);
     }
 

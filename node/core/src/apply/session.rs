@@ -47,7 +47,7 @@ impl Step<'_> {
             used,
             labels: open.labels.clone(),
             address: open.address.clone(),
-            is_cordoned: false,
+            cordoned_at: None,
             is_drained,
             is_leaving,
             seen_at: self.now(),
@@ -119,7 +119,7 @@ impl Step<'_> {
         }
         let newest = self.state.executors.get(&executor).map(|row| row.session);
         if newest == Some(session) {
-            self.state.executors.update(&executor, |row| row.is_cordoned = true);
+            self.fall_silent(executor);
         }
         for fence in self.fences_of(executor, session) {
             if self.on_disconnect_of(fence) <= dead_for {
@@ -166,9 +166,14 @@ impl Step<'_> {
     /// It fell silent: no new attempts.
     pub(super) fn cordon(&mut self, executor: ExecutorId, session: SessionNumber) -> Applied {
         self.check_session(executor, session)?;
-        self.state.executors.update(&executor, |row| row.is_cordoned = true);
+        self.fall_silent(executor);
         self.effects.push(Effect::Executor(executor));
         Ok(Answer::Done)
+    }
+
+    fn fall_silent(&mut self, executor: ExecutorId) {
+        let now = self.now();
+        self.state.executors.update(&executor, |row| _ = row.cordoned_at.get_or_insert(now));
     }
 
     /// It is heard again.
@@ -178,7 +183,7 @@ impl Step<'_> {
         if self.state.sessions.get(&(executor, session)).is_none_or(|row| row.is_expired) {
             return Err(Refusal::Stale(Stale::Session(session)));
         }
-        self.state.executors.update(&executor, |row| row.is_cordoned = false);
+        self.state.executors.update(&executor, |row| row.cordoned_at = None);
         self.freed_executors.insert(executor);
         self.effects.push(Effect::Executor(executor));
         Ok(Answer::Done)

@@ -24,8 +24,8 @@ pub struct ExecutorRow {
     pub labels: BTreeMap<String, String>,
     /// Host and port where its logs are read; empty: those of the node that it belongs to.
     pub address: String,
-    /// No new attempts until it is heard again.
-    pub is_cordoned: bool,
+    /// Silent since then: no new attempts until it is heard again.
+    pub cordoned_at: Option<Timestamp>,
     /// No new attempts until a person says so.
     pub is_drained: bool,
     /// It was dismissed: no new attempts, and the row goes when no session is left.
@@ -35,9 +35,14 @@ pub struct ExecutorRow {
 }
 
 impl ExecutorRow {
+    /// Whether it is silent, so that it gets no new attempts until it is heard again.
+    pub const fn is_cordoned(&self) -> bool {
+        self.cordoned_at.is_some()
+    }
+
     /// Whether it may be given an attempt now.
     pub fn has_room(&self) -> bool {
-        !self.is_cordoned && !self.is_drained && !self.is_leaving && self.used < self.slots
+        !self.is_cordoned() && !self.is_drained && !self.is_leaving && self.used < self.slots
     }
 
     /// Whether it has every label that is asked for.

@@ -31,7 +31,8 @@ pub use run::{
     WhySkipped,
 };
 pub use schedule::{
-    DecisionCounts, DefinitionRow, Next, PoolRow, ScheduleRow, SkipReason, VersionRow, WorkflowRow,
+    DecisionCounts, DefinitionRow, Next, PoolRow, SKIPS_KEPT_MAX, ScheduleRow, SkipReason, SkipRow,
+    VersionRow, WorkflowRow,
 };
 pub use settings::Settings;
 
@@ -55,6 +56,8 @@ pub struct State {
     pub schedules: Table<ScheduleId, ScheduleRow>,
     /// Schedules in order of what is due: by `next`, unknown first. Those that never fire are not in it.
     pub due: Table<(Timestamp, ScheduleId), ()>,
+    /// Ticks that were skipped, by schedule and their last tick; bounded per schedule.
+    pub skips: Table<(ScheduleId, Timestamp), SkipRow>,
     /// Pools.
     pub pools: Table<PoolName, PoolRow>,
 
@@ -118,6 +121,8 @@ pub struct State {
     pub finished: Table<(Timestamp, RunId), ()>,
     /// Blocks of history, oldest first, by their number.
     pub blocks: Table<u64, BlockRow>,
+    /// The newest leaderships: who decided what an entry holds. Bounded.
+    pub leaderships: Table<Leadership, LeadershipRow>,
     /// How many runs of a workflow have left for history (PROTOCOL 6.6).
     pub retired_runs: Table<WorkflowName, u64>,
 }
@@ -178,6 +183,18 @@ pub struct Leader {
     /// When it became ready.
     pub since: Timestamp,
 }
+
+/// A leadership of the past, or the present one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeadershipRow {
+    /// Who led.
+    pub node: NodeId,
+    /// From when on.
+    pub since: Timestamp,
+}
+
+/// Leaderships kept; older ones are only counted.
+pub const LEADERSHIPS_KEPT_MAX: usize = 1_000;
 
 /// Numbers that only rise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +303,11 @@ impl State {
         self.attempts.get(&(task, number))
     }
 
+    /// The node that led when an entry was made; `None` before the leaderships that are kept.
+    pub fn leader_at(&self, index: LogIndex) -> Option<NodeId> {
+        self.leaderships.range(..=Leadership(index.0)).next_back().map(|(_, row)| row.node)
+    }
+
     /// All attempts of a task, oldest first.
     pub fn attempts_of(&self, task: TaskId) -> impl DoubleEndedIterator<Item = &AttemptRow> {
         self.attempts.range((task, 0)..=(task, u32::MAX)).map(|(_, attempt)| attempt)
@@ -294,7 +316,7 @@ impl State {
     /// Canonical bytes of all rows, as the budget counts them (PROTOCOL 6.3).
     pub fn bytes(&self) -> u64 {
         let definitions = self.workflows.bytes() + self.versions.bytes() + self.definitions.bytes();
-        let schedules = self.schedules.bytes() + self.due.bytes() + self.pools.bytes();
+        let schedules = self.schedules.bytes() + self.due.bytes() + self.skips.bytes() + self.pools.bytes();
         let runs = self.runs.bytes() + self.tasks.bytes() + self.attempts.bytes() + self.live.bytes();
         let indexes =
             self.transitions.bytes() + self.runs_by_tick.bytes() + self.gate.bytes() + self.active.bytes();
@@ -308,8 +330,11 @@ impl State {
         let executors = self.executors.bytes() + self.sessions.bytes() + self.bound.bytes();
         let requests = self.requests.bytes() + self.requests_by_expiry.bytes() + self.work.bytes();
         let backfills = self.backfills.bytes() + self.backfill_ticks.bytes();
-        let history =
-            self.logs_open.bytes() + self.finished.bytes() + self.blocks.bytes() + self.retired_runs.bytes();
+        let history = self.logs_open.bytes()
+            + self.finished.bytes()
+            + self.blocks.bytes()
+            + self.leaderships.bytes()
+            + self.retired_runs.bytes();
         definitions + schedules + runs + indexes + queues + past + executors + requests + backfills + history
     }
 

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Digest, RunId, VersionNumber};
+use crate::id::{Digest, LogIndex, RunId, VersionNumber};
 use crate::ir;
 use crate::time::Timestamp;
 
@@ -131,6 +131,24 @@ pub struct DecisionCounts {
     pub skips: [u64; SkipReason::COUNT],
     /// The newest skip.
     pub last_skip: Option<(Timestamp, SkipReason)>,
+    /// The newest tick that became a run.
+    pub last_run: Option<Timestamp>,
+}
+
+/// Ticks of one schedule that were skipped one after the other for one reason, by their last one: what no run tells. A
+/// tick that became a run is remembered by that run, in the state or in history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkipRow {
+    /// The first of them.
+    pub from: Timestamp,
+    /// How many.
+    pub count: u32,
+    /// Why.
+    pub reason: SkipReason,
+    /// The entry that decided the last of them.
+    pub index: LogIndex,
+    /// When that was.
+    pub at: Timestamp,
 }
 
 /// Why a tick made no run (PROTOCOL 3.3).
@@ -151,6 +169,9 @@ pub enum SkipReason {
     /// The schedule is in quarantine.
     Quarantine,
 }
+
+/// Skips kept of one schedule, a row for each that differs from the one before; older ones are only counted.
+pub const SKIPS_KEPT_MAX: usize = 100;
 
 impl SkipReason {
     /// How many reasons there are.

@@ -2,9 +2,9 @@
 
 use goldenscript::{Argument, Command as Line};
 use matins_core::command::{Apply, ApplyWorkflow, Command, Request};
-use matins_core::id::{Leadership, LogIndex};
+use matins_core::id::{BackfillId, Leadership, LogIndex, RunId};
 use matins_core::time::Millis;
-use matins_core::{Answer, members_changed};
+use matins_core::{Answer, members_changed, why};
 
 use super::args::{schedule, seconds};
 use super::{Args, Fault, Script, words, workflow_of};
@@ -16,6 +16,7 @@ impl goldenscript::Runner for Script {
         match line.name.as_str() {
             "show" => return words::show(&self.state, &mut Args::of(line)),
             "apply" => return self.apply_line(line),
+            "why" => return self.why_line(&mut Args::of(line)),
             "level" => {
                 self.level = Args::of(line).need()?.parse()?;
                 return Ok(String::new());
@@ -50,6 +51,24 @@ impl goldenscript::Runner for Script {
 }
 
 impl Script {
+    /// Why something is as it is: `why run-1/a`, `why run-1`, `why backfill-1`, `why w`.
+    fn why_line(&self, args: &mut Args) -> Result<String, Fault> {
+        let (text, state) = (args.need()?, &self.state);
+        let (first, task) = text.split_once('/').unwrap_or((&text, ""));
+        let why = if let Ok(run) = first.parse::<RunId>() {
+            let rows = state.retired(run).ok_or("no such run")?;
+            match rows.task_named(task) {
+                Some(id) => why::of_task(&rows, id, state),
+                None => why::of_run(&rows, state),
+            }
+        } else if let Ok(backfill) = first.parse::<BackfillId>() {
+            why::of_backfill(backfill, state).ok_or("no such backfill")?
+        } else {
+            why::of_workflow(&format!("test/{text}").parse()?, state).ok_or("no such workflow")?
+        };
+        Ok(words::why(&why))
+    }
+
     /// Registers the newest stored definition of a workflow: `apply w skip_due=1`.
     fn apply_line(&mut self, line: &Line) -> Result<String, Fault> {
         let mut args = Args::of(line);

@@ -92,9 +92,10 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
                 )?;
             }
         }
+        "skips" => show_skips(state, &mut text)?,
         "executors" => {
             for (id, row) in state.executors.iter() {
-                let mut switches = format!("cordoned {} drained {}", row.is_cordoned, row.is_drained);
+                let mut switches = format!("cordoned {} drained {}", row.is_cordoned(), row.is_drained);
                 if row.is_leaving {
                     switches.push_str(" leaving");
                 }
@@ -165,6 +166,16 @@ pub(super) fn show(state: &State, args: &mut Args) -> Result<String, Fault> {
     Ok(text)
 }
 
+fn show_skips(state: &State, text: &mut String) -> Result<(), Fault> {
+    for ((id, to), row) in state.skips.iter() {
+        let (from, to, at) = (secs(row.from), secs(*to), secs(row.at));
+        let leader = state.leader_at(row.index).map_or("-".into(), |node| node.to_string());
+        let (count, reason) = (row.count, row.reason.as_str());
+        writeln!(text, "{id} {from} to {to}: {count} {reason}, decided at {at} by {leader}")?;
+    }
+    Ok(())
+}
+
 fn show_run(state: &State, run: RunId, text: &mut String) -> Result<(), Fault> {
     let row = state.runs.get(&run).ok_or("no such run")?;
     writeln!(text, "{run} {} at {}", row.state.as_str(), secs(row.logical_time))?;
@@ -182,6 +193,19 @@ pub(crate) fn address(state: &State, task: TaskId) -> String {
     let spec = state.spec_of(task).map_or_else(|| task.task.to_string(), |spec| spec.name.to_string());
     let item = task.item.map_or(String::new(), |item| format!(".{item}"));
     format!("{}/{spec}{item}", task.run)
+}
+
+/// The answer to `why`: state, time and reason; then what would help.
+pub(super) fn why(why: &matins_core::why::Why) -> String {
+    let since = why.since.map_or(String::new(), |at| format!(" since {}", secs(at)));
+    let until = why.reason.until.map_or(String::new(), |at| format!(" at {}", secs(at)));
+    let mut text = format!("{} is {}{since} [{}]\n", why.subject, why.state, why.reason.code);
+    writeln!(text, "  {}{until}", why.reason.text).expect("text");
+    if !why.remedy.is_empty() {
+        writeln!(text, "  {}", why.remedy).expect("text");
+    }
+    why.commands.iter().for_each(|command| writeln!(text, "  > {command}").expect("text"));
+    text
 }
 
 fn secs(at: Timestamp) -> String {

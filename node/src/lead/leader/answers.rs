@@ -5,6 +5,7 @@ use super::{
     Report, Said, Stale, finish_of, give_up_waiting_for_room, message, session_opened, session_refused, v1,
 };
 use matins_core::id::{ExecutorId, SessionNumber};
+use matins_core::state::ExecutorRow;
 use matins_core::state::settings::LeaseTerms;
 use matins_core::time::BootTime;
 
@@ -24,7 +25,7 @@ impl Leader {
                 if let Some(grant) = self.sessions.renew(conn, renew.sequence, boot) {
                     self.actions.push(Action::Send(conn, grant));
                 }
-                if self.state.executors.get(&executor).is_some_and(|row| row.is_cordoned) {
+                if self.state.executors.get(&executor).is_some_and(ExecutorRow::is_cordoned) {
                     self.queue.look(Key::Cordon(executor));
                 }
             }

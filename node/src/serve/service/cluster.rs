@@ -277,6 +277,7 @@ fn status(api: &Api, view: &ClusterView, state: &State) -> ClusterStatusResponse
             .sum::<u64>()
             .saturating_sub(cluster.counters.forgotten_runs),
         leaderships: cluster.counters.leaderships,
+        leading_since: cluster.leader.as_ref().filter(|_| ready).map(|leader| wire_time(leader.since)),
         checkpoint: cluster.checkpoint.as_ref().map(checkpoint),
         origin: cluster.refounded.as_ref().map(|origin| Origin {
             cluster_id: cluster_id(origin.from),
@@ -339,7 +340,7 @@ fn alarms(view: &ClusterView, state: &State) -> Vec<Alarm> {
         let why = row.quarantine.as_ref()?;
         Some(Alarm {
             code: "schedule_quarantined".to_owned(),
-            text: format!("schedule `{id}` makes no ticks until it is changed: {why}"),
+            text: format!("schedule `{id}` makes no ticks until it is changed and applied: {why}"),
             subject: id.to_string(),
             since: Some(wire_time(row.mark)),
         })
@@ -348,7 +349,12 @@ fn alarms(view: &ClusterView, state: &State) -> Vec<Alarm> {
     let limit = state.cluster.settings.state_bytes_max;
     let budget = (used > limit / 100 * 80).then(|| Alarm {
         code: "budget".to_owned(),
-        text: format!("the state holds {used} of {limit} bytes: no new runs are made until it shrinks"),
+        text: format!(
+            "the state holds {} of {} MiB, and above 80 % no new runs are made: wait for runs to finish, or look at those \
+             that do not: `matins run list --state running,queued`",
+            used >> 20,
+            limit >> 20
+        ),
         subject: "state".to_owned(),
         since: Some(wire_time(state.now)),
     });
@@ -417,9 +423,9 @@ fn unkillable(state: &State) -> impl Iterator<Item = Alarm> {
         Some(Alarm {
             code: "unkillable".to_owned(),
             text: format!(
-                "a task of {} on executor `{executor}` is still there after KILL: \
-                 look at that machine, or give it up with `matins attempt abandon`",
-                task.run
+                "its processes on executor `{executor}` are still there after KILL: \
+                 look at that machine, or give it up: `matins attempt abandon {}`",
+                matins_core::why::address(state, task)
             ),
             subject: task.run.to_string(),
             since: state.tasks.get(&task).map(|row| wire_time(row.since)),
@@ -433,7 +439,7 @@ fn past_failed(state: &State) -> impl Iterator<Item = Alarm> {
         let TaskState::WaitingForPast { failed: Some(failed), .. } = row.state else { return None };
         Some(Alarm {
             code: "past_failed".to_owned(),
-            text: format!("{} waits for a repair: past failed: {failed}, retry it", task.run),
+            text: format!("{} waits for a repair of {failed}: `matins retry {failed}`", task.run),
             subject: task.run.to_string(),
             since: Some(wire_time(row.since)),
         })

@@ -1,10 +1,12 @@
 //! `Runs`: executions of workflows.
 
 mod again;
+mod events;
 mod list;
 mod show;
 mod start;
 mod watch;
+mod why;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,10 +18,11 @@ use matins_proto::v1::error::Reason;
 use matins_proto::v1::runs_server::Runs;
 use matins_proto::v1::{
     AbandonAttemptRequest, AbandonAttemptResponse, CancelRunRequest, CancelRunResponse, GetRunRequest,
-    GetRunResponse, ListItemsRequest, ListItemsResponse, ListRunsRequest, ListRunsResponse, RetryRunRequest,
-    RetryRunResponse, RetryTaskRequest, RetryTaskResponse, Run, StartRunRequest, StartRunResponse,
-    SubmitRunRequest, SubmitRunResponse, WaitRunsRequest, WaitRunsResponse, WatchRunRequest,
-    WatchRunResponse, WatchRunsRequest, WatchRunsResponse, run,
+    GetRunResponse, ListItemsRequest, ListItemsResponse, ListRunEventsRequest, ListRunEventsResponse,
+    ListRunsRequest, ListRunsResponse, RetryRunRequest, RetryRunResponse, RetryTaskRequest,
+    RetryTaskResponse, Run, StartRunRequest, StartRunResponse, SubmitRunRequest, SubmitRunResponse,
+    WaitRunsRequest, WaitRunsResponse, WatchRunRequest, WatchRunResponse, WatchRunsRequest,
+    WatchRunsResponse, WhyRequest, WhyResponse, run,
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -51,8 +54,16 @@ impl Runs for RunsService {
         Ok(Response::new(show::get(&self.0, request.into_inner()).await?))
     }
 
+    async fn why(&self, request: Request<WhyRequest>) -> Answer<WhyResponse> {
+        Ok(Response::new(why::why(&self.0, request.into_inner()).await?))
+    }
+
     async fn list(&self, request: Request<ListRunsRequest>) -> Answer<ListRunsResponse> {
         Ok(Response::new(list::list(&self.0, request.into_inner()).await?))
+    }
+
+    async fn list_events(&self, request: Request<ListRunEventsRequest>) -> Answer<ListRunEventsResponse> {
+        Ok(Response::new(events::list(&self.0, request.into_inner()).await?))
     }
 
     async fn list_items(&self, request: Request<ListItemsRequest>) -> Answer<ListItemsResponse> {

@@ -1,5 +1,7 @@
 //! `Schedules`: when workflows are due.
 
+mod decisions;
+
 use std::ops::Bound;
 
 use matins_core::command::Command;
@@ -7,8 +9,9 @@ use matins_core::id::{Namespace, ScheduleId};
 use matins_core::time::Timestamp;
 use matins_proto::v1::schedules_server::Schedules;
 use matins_proto::v1::{
-    ListSchedulesRequest, ListSchedulesResponse, NextTicksRequest, NextTicksResponse, PauseScheduleRequest,
-    PauseScheduleResponse, ResumeScheduleRequest, ResumeScheduleResponse, Tick, tick,
+    ListDecisionsRequest, ListDecisionsResponse, ListSchedulesRequest, ListSchedulesResponse,
+    NextTicksRequest, NextTicksResponse, PauseScheduleRequest, PauseScheduleResponse, ResumeScheduleRequest,
+    ResumeScheduleResponse, Tick, tick,
 };
 use matins_workflow::calendar::{self, Calendar, FoldCopy, Mark, moment};
 use tonic::{Request, Response};
@@ -60,6 +63,10 @@ impl Schedules for SchedulesService {
         let ticks = calendar.ticks(after, Timestamp::MAX, count).map(|tick| wire_tick(&calendar, tick));
         let ticks = ticks.collect();
         Ok(Response::new(NextTicksResponse { read_at: Some(read.at), ticks }))
+    }
+
+    async fn list_decisions(&self, request: Request<ListDecisionsRequest>) -> Answer<ListDecisionsResponse> {
+        Ok(Response::new(decisions::list(&self.0, request.into_inner()).await?))
     }
 
     async fn pause(&self, request: Request<PauseScheduleRequest>) -> Answer<PauseScheduleResponse> {

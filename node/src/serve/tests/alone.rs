@@ -258,6 +258,20 @@ impl History for Alone {
         Ok(own.map(past).collect())
     }
 
+    async fn runs_of(
+        &self,
+        schedule: &ScheduleId,
+        before: (Timestamp, RunId),
+        limit: usize,
+    ) -> Result<Vec<RetiredRun>, HistoryError> {
+        let history = self.history.lock().unwrap();
+        let own = history.values().filter(|run| run.run.schedule_id().as_ref() == Some(schedule));
+        let mut own: Vec<_> = own.filter(|run| (run.run.logical_time, run.id) < before).cloned().collect();
+        own.sort_by_key(|run| std::cmp::Reverse((run.run.logical_time, run.id)));
+        own.truncate(limit);
+        Ok(own)
+    }
+
     fn is_incomplete(&self) -> bool {
         false
     }

@@ -15,7 +15,7 @@ pub(crate) fn executor(id: ExecutorId, row: &ExecutorRow, state: &State) -> Exec
         executor::State::Gone
     } else if row.is_leaving {
         executor::State::Leaving
-    } else if row.is_cordoned {
+    } else if row.is_cordoned() {
         executor::State::Cordoned
     } else if row.is_drained {
         executor::State::Draining

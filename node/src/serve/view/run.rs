@@ -6,9 +6,10 @@ use matins_core::State;
 use matins_core::history::RetiredRun;
 use matins_core::id::{RunId, TaskId};
 use matins_core::state::{RunOrigin, RunRow, RunState};
+use matins_core::why::{past_failed, reason_of_run};
 use matins_proto::v1::{Run, TaskCounts, run, run_origin};
 
-use super::reason::{of_run, past_failed};
+use super::reason::wire;
 use super::task::{Detail, TaskViews, count, json};
 use super::wire_time;
 
@@ -31,7 +32,7 @@ pub(crate) fn live_summary(id: RunId, row: &RunRow, state: &State) -> Run {
         Some(_) | None => state.index,
     };
     let head = head(id, row, state);
-    let reason = head.reason.clone().or(held);
+    let reason = head.reason.clone().or(held.map(wire));
     Run { task_counts: Some(counts), changed_index: changed.0, reason, ..head }
 }
 
@@ -100,7 +101,7 @@ fn head(id: RunId, row: &RunRow, state: &State) -> Run {
         params: Some(json(&row.params)),
         labels: definition.map(|workflow| workflow.labels.clone()).unwrap_or_default(),
         state: run_state(row.state).into(),
-        reason: of_run(row, state),
+        reason: reason_of_run(row, state).map(wire),
         created_at: Some(wire_time(row.created_at)),
         started_at: row.started_at.map(wire_time),
         finished_at: row.ended_at.map(wire_time),

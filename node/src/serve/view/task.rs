@@ -9,10 +9,11 @@ use matins_core::ir::{self, TriggerRule};
 use matins_core::state::{
     AttemptOutcome, AttemptRow, AttemptState, LogPlace, LogState, Output, TaskRow, TaskState,
 };
+use matins_core::why::{Around, of_attempt, reason_of_task};
 use matins_proto::Json;
 use matins_proto::v1::{Attempt, Task, TaskCounts, attempt, task};
 
-use super::reason::{Around, of_attempt, of_task};
+use super::reason::wire;
 use super::wire_time;
 
 /// Which parts of tasks are shown.
@@ -146,7 +147,7 @@ impl<'a> TaskViews<'a> {
             item_index: id.item,
             item: row.item.as_deref().map(json),
             state: state_of(&row.state).into(),
-            reason: of_task(id, row, attempts.last().copied(), &around),
+            reason: reason_of_task(id, row, attempts.last().copied(), &around).map(wire),
             needs: spec
                 .map_or_else(Vec::new, |spec| spec.needs.iter().map(|need| self.name(*need)).collect()),
             trigger_rule: spec.map_or("", |spec| rule_word(spec.trigger_rule)).to_owned(),
@@ -199,7 +200,7 @@ impl<'a> TaskViews<'a> {
             executor: row.executor.to_string(),
             executor_name: self.executors.get(&row.executor).cloned().unwrap_or_default(),
             state: attempt_state(&row.state).into(),
-            reason: of_attempt(row),
+            reason: of_attempt(row).map(wire),
             granted_at: Some(wire_time(row.granted_at)),
             started_at: row.started_at.map(wire_time),
             finished_at: ended.map(wire_time),

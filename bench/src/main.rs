@@ -126,7 +126,9 @@ async fn measure(arguments: &Arguments, chosen: &[Box<dyn Workload>]) -> Result<
             let mut outcome = workload.measure(&stage).await;
             if let (Size::Quick, Ok(figures)) = (size, &mut outcome) {
                 // At this size no figure says anything of an aim.
-                figures.iter_mut().for_each(|figure| figure.aim = None);
+                for figure in figures {
+                    figure.aim = None;
+                }
             }
             rows.push(Row { workload: workload.name(), nodes, outcome });
             stages.push(stage);

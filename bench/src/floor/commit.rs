@@ -97,7 +97,6 @@ async fn start(folder: &Path) -> Result<(Consensus, String), Trouble> {
         level_max: matins_core::LEVEL,
         storage: StorageConfig::default(),
         on_exit: Arc::new(matins_node::raft::exit_process),
-        level_max: matins_core::LEVEL,
     };
     let node = Consensus::start(config, Arc::new(Wall::default())).await?;
     let served = tonic::transport::Server::builder()

@@ -73,7 +73,8 @@ impl Consensus {
         let level_max = config.level_max;
         let opened = system::blocking(move || open(&root, &storage, level_max)).await?;
         let (storage, on_exit) = (config.storage.clone(), Arc::clone(&config.on_exit));
-        let (inner, ends) = assemble(config, clock, opened).await?;
+        // In a box: with all its parts it is larger than what a task should carry along.
+        let (inner, ends) = Box::pin(assemble(config, clock, opened)).await?;
         let inner = Arc::new(inner);
         adopt_cluster(&inner)?;
         watchdog::start(Arc::clone(&inner.watch), inner.times.give_up(), Arc::clone(&on_exit))?;

@@ -49,7 +49,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         match entry.file_type().expect("it is there") {
             kind if kind.is_dir() => all.append(&mut contents(&entry.path())),
             kind if kind.is_file() => {
-                drop(all.insert(entry.path(), fs::read(entry.path()).expect("it can be read")))
+                drop(all.insert(entry.path(), fs::read(entry.path()).expect("it can be read")));
             }
             _ => {}
         }
@@ -72,6 +72,9 @@ fn bad(said: &Said) -> Vec<String> {
     let lines = lines.filter(|line| line["state"] == "bad");
     lines.map(|line| line["part"].as_str().expect("a name").to_owned()).collect()
 }
+
+/// Which byte is damaged, of a file so long.
+type At<'a> = &'a dyn Fn(usize) -> usize;
 
 #[test]
 fn each_kind_of_damage_is_told() {
@@ -99,7 +102,7 @@ fn each_kind_of_damage_is_told() {
     let newest =
         |folder: &str, ending: &str| files_in(&dir.join(folder), ending).into_iter().max().expect("one");
     let blob = files_in(&dir.join("blobs"), "").into_iter().next().expect("there is one");
-    let damages: [(&str, PathBuf, &dyn Fn(usize) -> usize); 5] = [
+    let damages: [(&str, PathBuf, At); 5] = [
         ("marker", dir.join("matins.json"), &middle),
         ("vote", dir.join("vote"), &|len| len - 1),
         ("log", files_in(&dir.join("log"), ".log").into_iter().min().expect("one"), &first),
@@ -119,13 +122,17 @@ fn each_kind_of_damage_is_told() {
     let copy = cluster.folder.path().join("without-a-blob");
     copy_all(&dir, &copy);
     let blobs = files_in(&copy.join("blobs"), "");
-    blobs.iter().for_each(|blob| fs::remove_file(blob).expect("it was there"));
+    for blob in &blobs {
+        fs::remove_file(blob).expect("it was there");
+    }
     let said = check(&copy).well();
     assert!(said.out.contains("named and missing"), "{said:?}");
     let copy = cluster.folder.path().join("without-an-index");
     copy_all(&dir, &copy);
     let index = files_in(&copy.join("history/index"), "db");
-    index.iter().for_each(|file| fs::write(file, b"rubbish").expect("it can be written"));
+    for file in &index {
+        fs::write(file, b"rubbish").expect("it can be written");
+    }
     let said = check(&copy).well();
     assert!(said.out.contains("index"), "{said:?}");
 }

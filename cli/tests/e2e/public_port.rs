@@ -208,7 +208,7 @@ fn a_run_is_one_tree_of_spans_whoever_leads() {
     runtime.spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
 
     let mut cluster = Cluster::start_with(3, |node| {
-        node.environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.clone()))
+        node.environment.push(("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.clone()));
     });
     cluster.apply(
         "workflow: w\ntasks:\n  a: { run: [sleep, '0.2'] }\n  b: { needs: a, run: 'sleep 8; exit 3' }\n",

@@ -14,6 +14,7 @@ use clap::{Args, CommandFactory as _};
 use matins_node::disk::DiskLimits;
 use matins_node::execute::TaskEnvironment;
 use matins_node::raft::RaftTimes;
+use matins_node::traces::TraceSettings;
 use matins_node::{ExecutorSettings, Node, NodeConfig};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -263,6 +264,11 @@ impl Layer {
             election_max: self.election_max.map_or(usual.election_max, |span| span.0),
             ..usual
         };
+        // By the names that OpenTelemetry gives them, the same in all programs.
+        let traces = TraceSettings::read(|name| std::env::var(name).ok()).unwrap_or_else(|of_traces| {
+            faults.extend(of_traces);
+            None
+        });
         let usual = DiskLimits::default();
         let permille =
             |percent: Option<u16>, usual: u16| percent.map_or(usual, |percent| percent.saturating_mul(10));
@@ -280,6 +286,7 @@ impl Layer {
             is_insecure: self.insecure.unwrap_or(false),
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,
+            traces,
             disk,
             level_max: level_max(),
         };

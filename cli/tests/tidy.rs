@@ -106,9 +106,13 @@ fn core_is_without_std() {
 
 #[test]
 fn each_library_has_one_place() {
+    // It parses the YAML of `deploy/`, which is no workflow.
+    let exempt = ["cli/tests/tidy.rs", "cli/tests/monitoring.rs"];
     check(&["rs"], |file| {
         let strange = ONE_PLACE.iter().filter(|(library, place)| {
-            file.path != "cli/tests/tidy.rs" && !file.path.starts_with(place) && uses(&file.text, library)
+            !exempt.contains(&file.path.as_str())
+                && !file.path.starts_with(place)
+                && uses(&file.text, library)
         });
         strange.map(|(library, place)| format!("`{library}` belongs in {place}")).collect()
     });

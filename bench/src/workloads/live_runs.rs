@@ -23,12 +23,13 @@ impl Workload for LiveRuns {
     }
 
     fn about(&self) -> &'static str {
-        "one `pool set` after the other beside 10 to 100,000 live runs, whose tasks wait for a pool without slots"
+        "one `pool set` after the other beside 10 to 100,000 live runs, whose tasks wait for an executor that is not there"
     }
 
     async fn measure(&self, stage: &Stage) -> Result<Vec<Figure>, Trouble> {
         let cluster = stage.cluster(4).await?;
-        let text = "pool: closed\nslots: 0\n---\nworkflow: waiting\ntasks:\n  work: { pool: closed, run: \"true\" }\n";
+        let text =
+            "workflow: waiting\ntasks:\n  work: { executor: { labels: { no: where } }, run: \"true\" }\n";
         cluster.apply(text).await?;
         let counts: &[usize] = match stage.size {
             Size::Full => &[10, 100, 1_000, 10_000, 100_000],

@@ -17,6 +17,7 @@ mod logs;
 mod members;
 mod one_node;
 mod power_off;
+mod public_port;
 mod recover;
 mod restart;
 mod seeing;

@@ -66,6 +66,7 @@ impl Host {
             is_insecure: true,
             executor: None,
             times: RaftTimes::default(),
+            traces: None,
             disk: matins_node::disk::DiskLimits::default(),
             name,
         }

@@ -138,8 +138,12 @@ mod tests {
         /// A folder as an attempt that did nothing leaves it.
         fn left(&self, name: &str) -> PathBuf {
             let folder = self.root.path().join(name);
-            FOLDERS.iter().for_each(|inner| fs::create_dir_all(folder.join(inner)).unwrap());
-            RENAMED.iter().chain(&WRITTEN).for_each(|file| fs::write(folder.join(file), "old").unwrap());
+            for inner in FOLDERS {
+                fs::create_dir_all(folder.join(inner)).unwrap();
+            }
+            for file in RENAMED.iter().chain(&WRITTEN) {
+                fs::write(folder.join(file), "old").unwrap();
+            }
             folder
         }
     }
@@ -156,7 +160,9 @@ mod tests {
         for file in ["start", "status", "report", "output"] {
             assert!(!next.join(file).exists(), "{file}");
         }
-        FOLDERS.iter().for_each(|inner| assert!(next.join(inner).is_dir()));
+        for inner in FOLDERS {
+            assert!(next.join(inner).is_dir());
+        }
         assert!(!case.spares.take(&case.root.path().join("9")), "there was one only");
     }
 

@@ -100,6 +100,14 @@ impl Queue {
             let (_, key) = self.later.pop_first()?;
             self.look(key);
         }
+        // What waited for room comes before what is asked for now: schedules in turn. Room is looked at here and not where a
+        // `Fire` lands, since a key that has nothing to do any more takes none, and the next one must have its turn.
+        if self.fires < FIRES_MAX
+            && let Some(key) = self.parked.pop_front()
+        {
+            self.queued.remove(&key);
+            return Some(key);
+        }
         while let Some(key) = self.ready.pop_front() {
             let is_fire = matches!(key, Key::Fire(_));
             if is_fire && self.fires >= FIRES_MAX {
@@ -158,10 +166,6 @@ impl Queue {
         self.in_flight.remove(key);
         if matches!(key, Key::Fire(_)) {
             self.fires = self.fires.saturating_sub(1);
-            // What waited for room comes before what is asked for now: schedules in turn.
-            if let Some(parked) = self.parked.pop_front() {
-                self.ready.push_front(parked);
-            }
         }
         if self.again.remove(key) {
             self.look(key.clone());
@@ -236,5 +240,32 @@ mod tests {
         // The first has more ticks to decide; those that have not had their turn come before it.
         queue.accepted(keys[0].clone());
         assert_eq!(queue.take(NOW), Some(keys[FIRES_MAX].clone()));
+    }
+
+    /// As in a leadership: each Fire is accepted and its schedule looked at again, which then has nothing to decide.
+    #[test]
+    fn no_schedule_is_left_behind_by_others_that_have_nothing_to_decide() {
+        let mut queue = Queue::default();
+        let keys: BTreeSet<_> = (0..100).map(|n| Key::Fire(schedule_id(&format!("s{n:02}")))).collect();
+        for round in 0..3 {
+            let mut due = keys.clone();
+            for key in &due {
+                queue.look(key.clone());
+            }
+            let mut under_way = VecDeque::new();
+            loop {
+                while let Some(key) = queue.take(NOW) {
+                    if due.remove(&key) {
+                        queue.proposed(key.clone());
+                        under_way.push_back(key);
+                    } else {
+                        queue.forget(&key);
+                    }
+                }
+                let Some(landed) = under_way.pop_front() else { break };
+                queue.accepted(landed);
+            }
+            assert_eq!(due, BTreeSet::new(), "round {round}");
+        }
     }
 }

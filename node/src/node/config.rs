@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::disk::DiskLimits;
 use crate::execute::TaskEnvironment;
 use crate::raft::RaftTimes;
+use crate::traces::TraceSettings;
 
 /// What a node is told when it starts.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct NodeConfig {
     pub executor: Option<ExecutorSettings>,
     /// Times of consensus.
     pub times: RaftTimes,
+    /// Where spans go; `None`: nowhere.
+    pub traces: Option<TraceSettings>,
     /// How full its disk may be.
     pub disk: DiskLimits,
     /// The newest feature level that it supports: [`matins_core::LEVEL`] outside tests.

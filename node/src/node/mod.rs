@@ -6,6 +6,7 @@
 mod alarms;
 mod config;
 mod door;
+mod measure;
 mod members;
 mod outside;
 mod ports;
@@ -30,13 +31,16 @@ use crate::execute::{Executor, ExecutorConfig, ExecutorHandle, LeaderAddress, Lo
 use crate::history::{Blocks, History, HistoryError, error_chain};
 use crate::lead::shell;
 use crate::lead::time::LeaderTime;
+use crate::metrics::Metrics;
 use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
 use crate::shrink::shrunk;
 use crate::system::{self, Listener};
+use crate::traces;
 pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
+use measure::Measured;
 pub use outside::{ExecutorProcess, ExecutorProcessConfig};
 
 /// How long attaching a pack of logs may take.
@@ -119,7 +123,8 @@ impl Node {
             level_max: config.level_max,
             on_exit: Arc::new(exit_process),
         };
-        let consensus = Consensus::start(start, clock.clone()).await?;
+        // On the heap: what it waits for would else lie on the stack of everybody who starts a node.
+        let consensus = Box::pin(Consensus::start(start, clock.clone())).await?;
         if let Some(address) = consensus.find_twin().await {
             let node = consensus.node();
             consensus.stop().await;
@@ -131,7 +136,7 @@ impl Node {
         let history = History::open(&folder, blobs.clone(), consensus.states())?;
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
         let own_logs = executor.as_ref().map(ExecutorHandle::logs);
-        let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs };
+        let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs, config };
         parts.spawn((public, cluster), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
         Ok(Self { consensus, executor, public: public_at, cluster: cluster_at, stopping, tasks })
@@ -185,6 +190,7 @@ struct Parts {
     clock: Arc<LeaderTime>,
     own_logs: Option<LogFolder>,
     blobs: Arc<BlobDoor>,
+    config: NodeConfig,
 }
 
 impl Parts {
@@ -213,6 +219,20 @@ impl Parts {
             (self.consensus.clone(), lead.clone(), self.own_logs.clone()),
             stopping.clone(),
         ));
+        let metrics = Metrics::new(self.consensus.timings());
+        tasks.spawn(until(stopping.clone(), measure::count_entries(self.consensus.clone(), metrics.clone())));
+        tasks.spawn(until(stopping.clone(), measure::watch_leader(self.consensus.clone(), metrics.clone())));
+        if let Some(traces) = self.config.traces {
+            let own = (self.config.name, metrics.counts().clone());
+            let from = (self.consensus.clone(), self.clock.clone());
+            tasks.spawn(traces::follow(traces, from, own, stopping.clone()));
+        }
+        let metrics = Arc::new(Measured {
+            metrics,
+            consensus: self.consensus.clone(),
+            clock: self.clock.clone(),
+            data_dir: self.config.data_dir,
+        });
         let length = Millis(self.consensus.times().lease.as_millis() as u64);
         let lease = LeaseTerms { length, ..LeaseTerms::default() };
         let settings = Settings { lease, blocks: shrunk_blocks(), ..Settings::default() };
@@ -226,6 +246,7 @@ impl Parts {
             }),
             history: Arc::new(self.history),
             logs: Arc::new(LogDoor { consensus: self.consensus, own: self.own_logs }),
+            metrics,
             limits: DoorLimits::default(),
             stopping: stopping.clone(),
         };

@@ -27,6 +27,7 @@ use super::times::RaftTimes;
 use super::types::{Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
 use crate::disk::{DiskLimits, DiskUse};
+use crate::metrics::Timings;
 use crate::store::blobs::Blobs;
 use crate::store::marker::DataDir;
 use crate::system::{disk_use, wall_time};
@@ -117,6 +118,7 @@ pub(crate) struct Inner {
     pub(crate) rounds: Rounds,
     pub(crate) watch: Arc<Watch>,
     pub(crate) elections: Arc<Elections>,
+    pub(crate) timings: Timings,
     pub(crate) states: watch::Receiver<Arc<State>>,
     /// The last applied record of any kind.
     pub(crate) applied: watch::Receiver<u64>,
@@ -279,6 +281,11 @@ impl Consensus {
     /// Whether this node waits for room on its disk: it acknowledges nothing until there is some.
     pub fn disk_is_full(&self) -> bool {
         self.inner.log.is_full()
+    }
+
+    /// How long commits and syncs take here.
+    pub fn timings(&self) -> &Timings {
+        &self.inner.timings
     }
 
     /// The term and the last record that this node has; for people and metrics.

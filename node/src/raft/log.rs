@@ -19,10 +19,11 @@ use tokio::sync::watch;
 use super::network::APPEND_BYTES_MAX;
 use super::record;
 use super::types::{LogId, Record, StorageError, TypeConfig, Vote};
+use crate::metrics::Timings;
 use crate::store::StoreError;
 use crate::store::log::{Log, Record as Stored};
 use crate::store::vote::{VoteFile, VoteRecord};
-use crate::system::blocking;
+use crate::system::{blocking, boot_time};
 
 /// Bytes of the newest records that stay in memory.
 const RECENT_BYTES_MAX: usize = 16 << 20;
@@ -52,6 +53,8 @@ pub(crate) struct Signals {
     pub(crate) votes: watch::Sender<u64>,
     /// The newest index whose snapshot is durable: nothing beyond it is purged (PROTOCOL 6.8).
     pub(crate) snapshot: watch::Receiver<u64>,
+    /// How long an append takes.
+    pub(crate) timings: Timings,
 }
 
 impl RaftLog {
@@ -213,7 +216,14 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             .collect();
         let last = stored.last().map(|record| record.index);
         let written = Arc::clone(&stored);
-        let appended = self.wait(move |log, _| log.append(&written)).await;
+        let timings = self.signals.timings.clone();
+        let append = move |log: &Log, _: &VoteFile| {
+            let began = boot_time();
+            log.append(&written)?;
+            timings.synced(boot_time().0 - began.0);
+            Ok(())
+        };
+        let appended = self.wait(append).await;
         if let (Ok(()), Some(last)) = (&appended, last) {
             self.recent().push(&stored);
             self.signals.written.send_replace(last);

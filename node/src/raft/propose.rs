@@ -20,6 +20,7 @@ use super::consensus::{Answered, LeaderView};
 use super::error::ProposeError;
 use super::types::{EntryBytes, Raft};
 use super::watchdog::Watch;
+use crate::metrics::Timings;
 use crate::system::boot_time;
 
 /// The encoded size of an entry (DESIGN 5).
@@ -155,6 +156,7 @@ pub(crate) struct Proposer {
     /// The last record that is durable in this node's own log.
     pub(crate) written: watch::Receiver<u64>,
     pub(crate) watch: Arc<Watch>,
+    pub(crate) timings: Timings,
     /// Held by who lets nothing new into the log for a moment.
     pub(crate) proposing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) stop: CancellationToken,
@@ -243,12 +245,14 @@ impl Proposer {
         }
         self.written.mark_unchanged();
         let entry = EntryBytes(entry.encode().into());
+        let began = boot_time();
         let Ok(response) = self.raft.client_write_ff(entry).await else { return Err(()) };
         let proposed = self.watch.proposed(boot_time());
         let (done, is_done) = oneshot::channel::<()>();
-        let watch = Arc::clone(&self.watch);
+        let (watch, timings) = (Arc::clone(&self.watch), self.timings.clone());
         self.tasks.spawn(async move {
             let response = response.await;
+            timings.committed(boot_time().0 - began.0);
             watch.applied(proposed);
             drop(permit);
             drop(done);

@@ -34,6 +34,7 @@ use super::times::RaftTimes;
 use super::types::{Member, Membership, Raft, StoredMembership};
 use super::watchdog::{self, Exit, OnExit, Watch};
 use super::{lead, leave};
+use crate::metrics::Timings;
 use crate::store::blobs::Blobs;
 use crate::store::log::Log;
 use crate::store::marker::{DataDir, Expected, MarkerError};
@@ -150,7 +151,8 @@ async fn assemble(
     links.set_cluster(marker.cluster.map_or(0, |cluster| cluster.0));
     let (written, is_written) = watch::channel(0);
     let (votes, voted) = watch::channel(0);
-    let signals = Signals { written, votes, snapshot: durable };
+    let timings = Timings::default();
+    let signals = Signals { written, votes, snapshot: durable, timings: timings.clone() };
     let log = RaftLog::new(log, vote, marker.node.0, signals);
     let (states, state) = watch::channel(Arc::new(State::default()));
     let (applied, is_applied) = watch::channel(0);
@@ -190,6 +192,7 @@ async fn assemble(
         rounds,
         watch: Arc::new(Watch::default()),
         elections: Arc::new(Elections::new(election)),
+        timings,
         states: state,
         applied: is_applied,
         entries,
@@ -257,6 +260,7 @@ fn spawn_all(inner: &Arc<Inner>, ends: Ends, storage: StorageConfig, on_exit: On
         leader: inner.leader.subscribe(),
         written: ends.written,
         watch: Arc::clone(&inner.watch),
+        timings: inner.timings.clone(),
         proposing: Arc::clone(&inner.proposing),
         stop: inner.stop.clone(),
         tasks: tasks.clone(),

@@ -92,7 +92,8 @@ impl ApiError {
         self
     }
 
-    fn later(mut self) -> Self {
+    /// The same may succeed a moment later.
+    pub(crate) fn later(mut self) -> Self {
         self.0.retry_after = Some(RETRY_AFTER);
         self
     }

@@ -1,20 +1,25 @@
-//! The public port: gRPC in, commands and reads out.
+//! The public port: gRPC and plain HTTP in, commands and reads out.
 //!
 //! Handlers read the wire, ask once, and write the wire (STYLE 32). Nothing here changes state but by a command, and
 //! nothing decides what a command does. Only this module knows the public wire types.
 //!
-//! Start reading at [`serve`] and its layers, then [`cluster`] (what is needed of the node), `api` (how everything
-//! asks), `service` (one module per service). REST will be a second router with layers of its own beside this one.
+//! Start reading at [`serve`], then [`cluster`] (what is needed of the node), `api` (how everything asks), `service` (one
+//! module per service), and the two ways in to them: `grpc`, and `http` with `rest`.
 
 mod api;
+mod bounds;
 pub mod cluster;
 mod compile;
 mod error;
 mod filter;
+mod grpc;
+mod health;
+mod http;
 mod page;
 mod plan;
 mod pulse;
 mod recent;
+mod rest;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -23,28 +28,25 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use matins_proto::v1::backfills_server::BackfillsServer;
-use matins_proto::v1::cluster_server::ClusterServer;
-use matins_proto::v1::logs_server::LogsServer;
-use matins_proto::v1::pools_server::PoolsServer;
-use matins_proto::v1::runs_server::RunsServer;
-use matins_proto::v1::schedules_server::SchedulesServer;
-use matins_proto::v1::workflows_server::WorkflowsServer;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic_health::ServingStatus;
-use tower::ServiceBuilder;
+use tower::ServiceExt as _;
 
 use api::Api;
 use cluster::{Cluster, History, LogSource};
 pub use error::ApiError;
 use recent::Recent;
-use service::{
-    BackfillsService, ClusterService, LogsService, PoolsService, RunsService, SchedulesService,
-    WorkflowsService,
-};
+use service::Services;
 
-use crate::system::{Listener, incoming};
+use crate::metrics::Scrape;
+use crate::system::{Listener, close_stalled, incoming};
+
+/// Connections that are open when the node stops have so long to end what they do.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What the public port stands on, and what bounds it.
 pub struct Door {
@@ -56,6 +58,8 @@ pub struct Door {
     pub history: Arc<dyn History>,
     /// Logs of attempts.
     pub logs: Arc<dyn LogSource>,
+    /// What `/metrics` tells.
+    pub metrics: Arc<dyn Scrape>,
     /// Bounds.
     pub limits: DoorLimits,
     /// Ends the port: calls in flight are answered, streams end with `SHUTTING_DOWN`.
@@ -65,9 +69,13 @@ pub struct Door {
 /// Bounds of the public port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoorLimits {
-    /// Calls that wait for their answer at once; more hear `RESOURCE_EXHAUSTED`. A stream that has opened no longer
-    /// counts.
+    /// Calls by gRPC that wait for their answer at once; more hear `RESOURCE_EXHAUSTED`. A stream that has opened no
+    /// longer counts.
     pub calls_in_flight_max: usize,
+    /// The same for plain HTTP; more hear 429.
+    pub plain_calls_in_flight_max: usize,
+    /// Streams of events that are open at once.
+    pub event_streams_max: usize,
     /// A call without an answer by then is answered `CANCELLED`. Above the 30 s that `Runs.Wait` may take.
     pub answer_max: Duration,
     /// Bytes of one request.
@@ -78,17 +86,22 @@ pub struct DoorLimits {
     pub streams_per_connection_max: u32,
     /// A connection without a sign of life for so long is asked for one, and closed if none comes.
     pub keepalive: Duration,
+    /// A connection whose other side takes nothing for so long is closed.
+    pub stalled_max: Duration,
 }
 
 impl Default for DoorLimits {
     fn default() -> Self {
         Self {
             calls_in_flight_max: 1_024,
+            plain_calls_in_flight_max: 1_024,
+            event_streams_max: 10_000,
             answer_max: Duration::from_secs(40),
             request_bytes_max: 4 << 20,
             answer_bytes_max: 32 << 20,
             streams_per_connection_max: 256,
             keepalive: Duration::from_secs(20),
+            stalled_max: Duration::from_secs(30),
         }
     }
 }
@@ -104,53 +117,49 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves gRPC clients until `Door::stopping`. REST has layers of its own: these answer in gRPC's terms.
+/// Serves clients until `Door::stopping`.
 pub async fn serve(door: Door) -> Result<(), ServeError> {
-    let Door { listener, cluster, history, logs, limits, stopping } = door;
+    let Door { listener, cluster, history, logs, metrics, limits, stopping } = door;
     let recent = Arc::new(Recent::default());
     let follow = tokio::spawn(follow_states(Arc::clone(&cluster), Arc::clone(&recent), stopping.clone()));
     let api = Api { cluster, history, logs, recent, stopping: stopping.clone() };
-    let layers = ServiceBuilder::new()
-        // Refuses at once what the next layer would queue (RESOURCE_EXHAUSTED).
-        .load_shed()
-        // Counts calls until they are answered; a stream that has opened no longer counts.
-        .concurrency_limit(limits.calls_in_flight_max);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(matins_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    let (asked, told) = (limits.request_bytes_max, limits.answer_bytes_max);
-    // The same two bounds for each service; a macro since each server is a type of its own.
-    macro_rules! bounded {
-        ($server:ident, $service:expr) => {
-            $server::new($service).max_decoding_message_size(asked).max_encoding_message_size(told)
-        };
-    }
+    let services = Services::new(&api);
+    let plain = http::router(&api, services.clone(), (metrics, &limits));
+    let (grpc, health) = grpc::router(api, &services, &limits)?;
+    let health = tokio::spawn(health);
+    close_stalled(&listener, limits.stalled_max);
     let served = Server::builder()
-        // tonic's own timeout answers with a status; tower's would break the stream.
-        .timeout(limits.answer_max)
+        .accept_http1(true)
         // A client that is gone without a word must not hold a stream for ever.
         .http2_keepalive_interval(Some(limits.keepalive))
         .http2_keepalive_timeout(Some(limits.keepalive))
         .max_concurrent_streams(limits.streams_per_connection_max)
-        .layer(layers)
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(bounded!(WorkflowsServer, WorkflowsService(api.clone())))
-        .add_service(bounded!(RunsServer, RunsService(api.clone())))
-        .add_service(bounded!(SchedulesServer, SchedulesService(api.clone())))
-        .add_service(bounded!(BackfillsServer, BackfillsService(api.clone())))
-        .add_service(bounded!(PoolsServer, PoolsService(api.clone())))
-        .add_service(bounded!(LogsServer, LogsService(api.clone())))
-        .add_service(bounded!(ClusterServer, ClusterService::new(api)))
-        .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned())
-        .await;
+        // No layer and no deadline here: what is below answers each in its own terms.
+        .add_routes(Routes::from(either(grpc, plain)))
+        .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned());
+    let goodbye = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
+    let served = tokio::select! {
+        served = served => served,
+        // Somebody does not read what is said to him.
+        () = goodbye => Ok(()),
+    };
     stopping.cancel();
-    // It only follows states and ends by the same token; a panic in it was logged when it happened.
+    // They only follow states and end by the same token; a panic in one was logged when it happened.
     let _ = follow.await;
+    let _ = health.await;
     Ok(served?)
+}
+
+/// One port for both: what says that it is gRPC is gRPC.
+fn either(grpc: Router, plain: Router) -> Router {
+    Router::new().fallback(move |request: Request| {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc { grpc.clone() } else { plain.clone() }.oneshot(request)
+    })
 }
 
 /// Fills the ring that watches go on from.

@@ -2,11 +2,14 @@
 
 mod alone;
 mod backfills;
+mod health;
 mod logs;
+mod metrics;
 mod runs;
 mod seeing;
 mod workflows;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use matins_proto::ERROR_DOMAIN;
@@ -33,6 +36,7 @@ use alone::Alone;
 /// One node that serves clients, and a connection to it.
 pub(super) struct World {
     pub(super) alone: Arc<Alone>,
+    pub(super) address: SocketAddr,
     channel: Channel,
     stopping: CancellationToken,
     server: tokio::task::JoinHandle<()>,
@@ -48,6 +52,11 @@ impl World {
 
     /// A node that waits.
     pub(super) async fn empty() -> Self {
+        Self::with(DoorLimits::default()).await
+    }
+
+    /// A node that waits, with bounds of its own.
+    pub(super) async fn with(limits: DoorLimits) -> Self {
         let listener = crate::system::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let alone = Arc::new(Alone::default());
@@ -57,12 +66,13 @@ impl World {
             cluster: alone.clone(),
             history: alone.clone(),
             logs: alone.clone(),
-            limits: DoorLimits::default(),
+            metrics: alone.clone(),
+            limits,
             stopping: stopping.clone(),
         };
         let server = tokio::spawn(async move { serve(door).await.unwrap() });
         let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { alone, channel, stopping, server }
+        Self { alone, address, channel, stopping, server }
     }
 
     pub(super) fn workflows(&self) -> WorkflowsClient<Channel> {

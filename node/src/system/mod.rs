@@ -18,7 +18,7 @@ use real as machine;
 use simulated as machine;
 
 pub use machine::clock::{boot_time, wall_time};
-pub use machine::net::{Incoming, Listener, connect, connect_lazy, incoming, listen};
+pub use machine::net::{Incoming, Listener, close_stalled, connect, connect_lazy, incoming, listen};
 pub use machine::process::{blocking, disk, disk_use, exit, keep_watch, random, wait_here};
 
 /// What a task came to: its panic goes on here.

@@ -13,6 +13,7 @@ use super::super::machine::{AgreedCopy, Builder, Keep, Machine, Outlets, StateCo
 use super::super::snapshot::{Agreed, SnapshotFile, Snapshots};
 use super::super::types::{Applied, LogId, Record, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 use super::*;
+use crate::metrics::Timings;
 use crate::store::files::{Disk, Files};
 use crate::store::log::{Log, LogConfig};
 use crate::store::vote::VoteFile;
@@ -93,7 +94,8 @@ impl StoreBuilder<TypeConfig, RaftLog, AlwaysAgreed, TempDir> for OnDisk {
         let store = crate::store::snapshot::Snapshots::open(files, &root.path().join("snapshots")).unwrap();
         // The suite purges without snapshots.
         let snapshot = watch::channel(u64::MAX).1;
-        let signals = Signals { written: watch::Sender::new(0), votes: watch::Sender::new(0), snapshot };
+        let (written, votes) = (watch::Sender::new(0), watch::Sender::new(0));
+        let signals = Signals { written, votes, snapshot, timings: Timings::default() };
         let log = RaftLog::new(log, vote, 0, signals);
         let (keep, asked) = mpsc::unbounded_channel();
         let outlets = Outlets {

@@ -5,7 +5,7 @@ mod apply;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use matins_core::command::{Apply, ApplyWorkflow, Command};
 use matins_core::id::{Digest, Namespace, VersionNumber, WorkflowName};
 use matins_core::state::{DefinitionRow, VersionRow};
@@ -31,7 +31,7 @@ use crate::serve::page::{Query, cut, invalid};
 use crate::serve::view::definition::{version, with_everything, workflow};
 
 /// The most that one file may have.
-const BLOB_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const BLOB_BYTES_MAX: u64 = 64 << 20;
 /// The most that one piece of it may have.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
@@ -60,9 +60,7 @@ impl Workflows for WorkflowsService {
             let what = format!("{} bytes came, and {} were announced", bytes.len(), size.unwrap_or(0));
             return Err(ApiError::bad_field("size", what).into());
         }
-        let size = bytes.len() as u64;
-        let digest = self.0.cluster.put_blob(bytes.freeze()).await.map_err(ApiError::from)?;
-        Ok(Response::new(UploadBlobResponse { digest: digest.to_string(), size }))
+        Ok(Response::new(self.store(bytes.freeze()).await?))
     }
 
     async fn list(&self, request: Request<ListWorkflowsRequest>) -> Answer<ListWorkflowsResponse> {
@@ -233,6 +231,15 @@ fn find_version<'s>(
             .with("workflow", name.to_string())
             .hint("`matins workflow versions` lists them")
     })
+}
+
+impl WorkflowsService {
+    /// Stores a file that has come whole.
+    pub(crate) async fn store(&self, bytes: Bytes) -> Result<UploadBlobResponse, ApiError> {
+        let size = bytes.len() as u64;
+        let digest = self.0.cluster.put_blob(bytes).await?;
+        Ok(UploadBlobResponse { digest: digest.to_string(), size })
+    }
 }
 
 fn files_that_differ(old: &DefinitionRow, new: &DefinitionRow) -> Vec<String> {

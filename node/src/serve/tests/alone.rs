@@ -18,6 +18,7 @@ use matins_core::{Answer, Effect, LEVEL, Refusal, State};
 use matins_workflow::calendar::Calendar;
 use tokio::sync::watch;
 
+use crate::metrics::{Change, Metrics, Scrape, Seen, Timings};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
     LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
@@ -34,6 +35,7 @@ pub(in crate::serve) struct Alone {
     history: Mutex<BTreeMap<RunId, RetiredRun>>,
     /// What executors have, by fence.
     pub(in crate::serve) logs: Mutex<BTreeMap<Fence, Vec<LogPiece>>>,
+    metrics: Metrics,
 }
 
 impl Default for Alone {
@@ -43,6 +45,7 @@ impl Default for Alone {
             blobs: Mutex::default(),
             history: Mutex::default(),
             logs: Mutex::default(),
+            metrics: Metrics::new(&Timings::default()),
         }
     }
 }
@@ -79,6 +82,8 @@ impl Alone {
             let index = LogIndex(next.index.0 + 1);
             let entry = Entry { level: LEVEL, at, proposals: vec![proposal.clone()] };
             let mut outcome = matins_core::apply(&mut next, index, entry);
+            let (answers, effects) = (&outcome.answers[..], &outcome.effects[..]);
+            self.metrics.counts().entry(&Change { before: state, after: &next, answers, effects });
             *state = Arc::new(next);
             result = outcome.answers.pop().map(|answer| (answer, outcome.effects));
         });
@@ -152,6 +157,13 @@ impl Alone {
         if !runs.is_empty() {
             self.lead(&Command::RetireRuns { runs });
         }
+    }
+}
+
+impl Scrape for Alone {
+    fn scrape(&self) -> String {
+        let state = self.state();
+        self.metrics.text(&Seen { now: state.now, state, leads: true, ..Seen::default() })
     }
 }
 

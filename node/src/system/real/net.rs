@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Error};
@@ -32,6 +34,18 @@ pub async fn listen(address: SocketAddr) -> io::Result<Listener> {
 /// without it a second message waits until the first was acknowledged, which the other side delays by 40 ms.
 pub fn incoming(listener: Listener) -> Incoming {
     TcpIncoming::from(listener.0).with_nodelay(Some(true))
+}
+
+/// Has connections closed whose other side takes nothing for so long, or is gone without a word.
+pub fn close_stalled(listener: &Listener, stalled_max: Duration) {
+    let millis = u32::try_from(stalled_max.as_millis()).unwrap_or(u32::MAX);
+    // A connection has the options of the port that it came in at. The kernel counts the time during which data waits to be taken, also while the other side says that it has no room.
+    let set = sockopt::set_tcp_user_timeout(&listener.0, millis)
+        .and_then(|()| sockopt::set_socket_keepalive(&listener.0, true))
+        .and_then(|()| sockopt::set_tcp_keepidle(&listener.0, stalled_max));
+    if let Err(error) = set {
+        tracing::warn!(%error, "connections that stall will not be closed");
+    }
 }
 
 /// Connects now.

@@ -45,6 +45,9 @@ pub fn incoming(listener: Listener) -> Incoming {
     }))
 }
 
+/// Nobody stalls here, so there is nothing to set.
+pub fn close_stalled(_: &Listener, _: Duration) {}
+
 /// Connects now.
 pub async fn connect(endpoint: &Endpoint) -> Result<Channel, Error> {
     without_real_time(endpoint).connect_with_connector(service_fn(dial)).await

@@ -1,0 +1,52 @@
+//! What is counted is what was done, and the reference names all of it.
+
+use std::path::Path;
+
+use super::{Metrics, Seen, Timings};
+
+#[test]
+fn the_reference_is_the_one_in_the_documents() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let now = Metrics::new(&Timings::default()).reference();
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == now, "docs/metrics.md is not of this code: UPDATE_GOLDENFILES=1 writes it anew");
+}
+
+#[test]
+fn every_metric_has_a_unit_in_its_name_and_a_series_from_the_start() {
+    let text = Metrics::new(&Timings::default()).text(&Seen::default());
+    // Peers and pools come with the cluster.
+    let later = ["peer_reachable", "peer_lag_entries", "pool_slots", "pool_slots_used"];
+    let mut seen = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        seen += 1;
+        if later.iter().any(|later| name.ends_with(later)) {
+            continue;
+        }
+        let series = text.lines().filter(|line| line.starts_with(name)).count();
+        assert!(series > 0, "{name} has no series");
+        assert!(kind != "histogram" || name.ends_with("_seconds"), "{name} does not say its unit");
+    }
+    assert!(seen > 40, "only {seen} metrics");
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn timings_are_in_seconds() {
+    let timings = Timings::default();
+    timings.committed(600_000);
+    timings.synced(2_500_000_000);
+    let text = Metrics::new(&timings).text(&Seen::default());
+    for line in [
+        "matins_commit_duration_seconds_sum 0.0006",
+        "matins_commit_duration_seconds_bucket{le=\"0.0005\"} 0",
+        "matins_commit_duration_seconds_bucket{le=\"0.001\"} 1",
+        "matins_log_fsync_duration_seconds_sum 2.5",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+}

@@ -1,0 +1,68 @@
+//! Plain HTTP on the public port: probes, metrics, the description of the API, and REST.
+//!
+//! Probes and metrics have no bounds: they are asked when a node is at its worst. Everything else has bounds of its own beside
+//! gRPC's, and answers in HTTP's terms. Start reading at [`router`].
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::{any, get};
+use tonic::Status;
+
+use super::DoorLimits;
+use super::api::Api;
+use super::bounds::{Bounds, TurnedAway, overloaded};
+use super::health::Probe;
+use super::rest::{Rest, error_response, not_found, openapi_text};
+use super::service::Services;
+use crate::metrics::{CONTENT_TYPE, Scrape};
+use crate::system::blocking;
+
+/// All that is asked by plain HTTP.
+pub(crate) fn router(
+    api: &Api,
+    services: Services,
+    (metrics, limits): (Arc<dyn Scrape>, &DoorLimits),
+) -> Router {
+    let rest = Rest::new(api, services, limits);
+    let bounds = Bounds::new(limits.plain_calls_in_flight_max, limits.answer_max);
+    let bounded = Router::new()
+        .route("/v1/{*path}", any(move |request: Request| rest.answer(request)))
+        .route("/openapi.json", get(openapi))
+        .layer(from_fn(move |request: Request, next: Next| {
+            let bounds = bounds.clone();
+            async move { bounds.hold(next.run(request)).await.unwrap_or_else(turned_away) }
+        }));
+    let probe = |probe: Probe| {
+        let api = api.clone();
+        get(move || async move { probe.answer(&api) })
+    };
+    Router::new()
+        .route("/livez", probe(Probe::Live))
+        .route("/readyz", probe(Probe::Ready))
+        .route("/leaderz", probe(Probe::Leader))
+        .route("/metrics", get(move || tell(metrics.clone())))
+        .merge(bounded)
+        .fallback(not_found)
+}
+
+/// A large state takes a while to count, so that is done beside everything else.
+async fn tell(metrics: Arc<dyn Scrape>) -> ([(header::HeaderName, &'static str); 1], String) {
+    let text = blocking(move || metrics.scrape()).await;
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)
+}
+
+async fn openapi() -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_text().to_string())
+}
+
+fn turned_away(why: TurnedAway) -> Response {
+    error_response(&match why {
+        TurnedAway::Full => overloaded().into(),
+        TurnedAway::Late => Status::cancelled("there was no answer in time"),
+    })
+}

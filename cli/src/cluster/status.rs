@@ -282,9 +282,9 @@ Memory          5 of 1024 MiB
 Runs            0 live, 0 in history
 Leaderships     0
 
-NODE     NAME   ROLE     STATE         LAG   CLOCK   ADDRESS
-node-1   n1     leader   ready         0     -12ms   127.0.0.1:7070
-node-2   n2     voter    unreachable   0     -12ms   127.0.0.1:7070
+NODE     NAME   ROLE     STATE         LAG   CLOCK   DISK   ADDRESS
+node-1   n1     leader   ready         0     -12ms   -      127.0.0.1:7070
+node-2   n2     voter    unreachable   0     -12ms   -      127.0.0.1:7070
 
 ! node_unreachable node-2: silent for a minute
 "

@@ -78,7 +78,10 @@ async fn change_at_next(consensus: &Consensus, ask: &MembersAsk) -> Outcome {
             None => Err(Unanswered::NotReady.into()),
         };
         match outcome {
-            Err(MembershipError::Unanswered(Unanswered::NotReady)) if Instant::now() < deadline => {
+            // Busy: the membership it found is not committed in its own term yet, or a joint one is being finished.
+            Err(MembershipError::Unanswered(Unanswered::NotReady) | MembershipError::Busy)
+                if Instant::now() < deadline =>
+            {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             outcome => return outcome,

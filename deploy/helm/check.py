@@ -33,18 +33,18 @@ GROUPS = {
     "networking.k8s.io/v1": [("networkpolicies", "NetworkPolicy")],
 }
 
-# Values that a user may well give, and how many objects come of each: two services, the budget, the policy, the nodes, the Job
+# Values that a user may well give, and how many objects come of each: two services, the budget, two policies, the nodes, the Job
 # that makes the cluster, and the executors.
 CASES = [
-    ({}, 7),
-    ({"nodes": {"count": 5, "spread": False}, "executors": {"count": 0}, "tag": "1.2.3"}, 6),
+    ({}, 8),
+    ({"nodes": {"count": 5, "spread": False}, "executors": {"count": 0}, "tag": "1.2.3"}, 7),
     (
         {
             "nodes": {"storage": {"className": "fast"}, "nodeSelector": {"zone": "a"}, "tolerations": [{"operator": "Exists"}]},
             "executors": {"labels": {"zone": "a", "disk": "ssd"}, "storage": {"className": "fast"}},
             "imagePullSecrets": [{"name": "registry"}],
         },
-        7,
+        8,
     ),
 ]
 

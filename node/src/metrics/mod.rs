@@ -1,7 +1,7 @@
 //! What a node counts and measures, in the text format of `OpenMetrics` (`/metrics`, `docs/metrics.md`).
 //!
 //! Three kinds: [`Timings`] are told where something takes time, [`Counts`] follow the entries that were applied, and
-//! [`Gauges`] are read off an O(1) copy of the state when somebody asks. Labels are bounded: states, reasons, pools and
+//! `Gauges` are read off an O(1) copy of the state when somebody asks. Labels are bounded: states, reasons, pools and
 //! peers, never a run or a workflow. Nothing here changes what a node does. Start reading at [`Metrics`].
 
 mod counts;

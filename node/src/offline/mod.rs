@@ -1,7 +1,7 @@
 //! What is done with a data directory while no node runs in it: restore, recover, check (PROTOCOL 6.10, 6.13).
 //!
 //! Nothing here talks to a node. A directory is locked as a node locks it, and changed in steps of which the last one alone
-//! makes it usable: whatever is cut short is told at the next start. Start reading at [`restore`], [`recover`] or [`check`].
+//! makes it usable: whatever is cut short is told at the next start. Start reading at [`restore()`], [`recover()`] or [`check()`].
 
 mod check;
 #[cfg(debug_assertions)]

@@ -4,7 +4,7 @@
 //! The leader lets nothing new into the log, waits until the chosen node has all of it, and asks that node to stand for
 //! election at once. It is elected, for no log is longer than its own, and this node steps down by hearing of its term. No
 //! command is lost: those that come meanwhile wait, and are sent to the new leader. A voter votes for nobody as long as it
-//! has heard a leader within `RaftTimes::hold_on` **[read]**, so where the two of them are no majority the leader falls
+//! has heard a leader within `RaftTimes::hold_on` (read in its source), so where the two of them are no majority the leader falls
 //! silent first for that long. If all of it fails this node leads on. Start at [`Consensus::hand_over`].
 
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 //!
 //! Spans follow from entries that were applied. Nothing in the path of a command knows of them, and nothing waits for them: what
 //! the receiver does not take in time is dropped and counted. Off unless the environment says where they go. Start reading
-//! at [`TraceSettings`], then [`follow`].
+//! at [`TraceSettings`], then `follow`.
 
 mod settings;
 mod spans;

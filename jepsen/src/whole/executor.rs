@@ -276,6 +276,7 @@ impl Process {
             labels: BTreeMap::new(),
             name: format!("x{}", self.executor.number + 1),
             level: u32::from(LEVEL),
+            address: String::new(),
         }));
     }
 

@@ -276,7 +276,8 @@ impl Process {
             labels: BTreeMap::new(),
             name: format!("x{}", self.executor.number + 1),
             level: u32::from(LEVEL),
-            address: String::new(),
+            // It belongs to no node, so it says where its logs would be read.
+            address: format!("x{}:7072", self.executor.number + 1),
         }));
     }
 

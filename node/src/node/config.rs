@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use matins_core::id::NodeId;
 
 use crate::disk::DiskLimits;
-use crate::execute::TaskEnvironment;
+use crate::execute::{ExecutorConfig, TaskEnvironment};
 use crate::raft::RaftTimes;
 use crate::traces::TraceSettings;
 
@@ -49,6 +51,27 @@ pub struct ExecutorSettings {
     pub environment: TaskEnvironment,
     /// A cgroup to make those of the tasks in; `None`: this process's own, if it is delegated.
     pub cgroup: Option<PathBuf>,
+}
+
+/// Who an executor is.
+pub(super) struct Identity {
+    pub(super) node: NodeId,
+    /// For people.
+    pub(super) name: String,
+    /// Host and port where its logs are read; empty: those of its node.
+    pub(super) address: String,
+    /// The highest feature level of this binary.
+    pub(super) level: u32,
+}
+
+impl ExecutorSettings {
+    /// What the executor itself is told, whose folder lies in `data_dir`.
+    pub(super) fn executor(self, data_dir: &Path, identity: Identity) -> ExecutorConfig {
+        let Identity { node, name, address, level } = identity;
+        let Self { slots, labels, environment, cgroup } = self;
+        let dir = data_dir.join("executor");
+        ExecutorConfig { dir, node, name, slots, labels, address, level, environment, program: None, cgroup }
+    }
 }
 
 impl NodeConfig {

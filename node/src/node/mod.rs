@@ -39,6 +39,7 @@ use crate::shrink::shrunk;
 use crate::system::{self, Listener};
 use crate::traces;
 pub use config::{ExecutorSettings, NodeConfig};
+use config::Identity;
 use door::{ClusterDoor, LogDoor};
 use measure::Measured;
 pub use outside::{ExecutorProcess, ExecutorProcessConfig};
@@ -284,23 +285,20 @@ fn start_executor(
     (tasks, stopping): (&TaskTracker, &CancellationToken),
 ) -> Result<Option<ExecutorHandle>, NodeError> {
     let Some(settings) = config.executor.clone() else { return Ok(None) };
-    let folder = config.data_dir.join("executor");
-    let executor = ExecutorConfig {
-        dir: folder.clone(),
-        node: consensus.node(),
-        name: config.name.clone(),
-        address: String::new(),
-        slots: settings.slots,
-        labels: settings.labels,
-        level: u32::from(config.level_max),
-        environment: settings.environment,
-        program: None,
-        cgroup: settings.cgroup,
-    };
+    let level = u32::from(config.level_max);
+    let identity = Identity { node: consensus.node(), name: config.name.clone(), address: String::new(), level };
     let leader = leader_address(consensus, tasks, stopping);
-    let handle =
-        std::fs::create_dir_all(&folder).and_then(|()| Executor::spawn(executor, leader, blobs.clone()));
-    handle.map(Some).map_err(|source| NodeError::Executor { folder, source })
+    spawn_executor(settings.executor(&config.data_dir, identity), leader, blobs.clone()).map(Some)
+}
+
+/// Starts an executor, of a node or without one.
+fn spawn_executor(
+    config: ExecutorConfig,
+    leader: watch::Receiver<Option<LeaderAddress>>,
+    blobs: Arc<dyn crate::execute::Blobs>,
+) -> Result<ExecutorHandle, NodeError> {
+    let folder = config.dir.clone();
+    Executor::spawn(config, leader, blobs).map_err(|source| NodeError::Executor { folder, source })
 }
 
 /// The leader's cluster port, as this node knows it.
@@ -316,11 +314,7 @@ fn leader_address(
             loop {
                 let known = leader.borrow_and_update().leader.clone();
                 let known = known.map(|(_, member)| LeaderAddress(member.cluster_address));
-                address.send_if_modified(|before| {
-                    let is_new = *before != known;
-                    before.clone_from(&known);
-                    is_new
-                });
+                tell_if_new(&address, known);
                 if leader.changed().await.is_err() {
                     return;
                 }
@@ -329,6 +323,15 @@ fn leader_address(
         stopping.run_until_cancelled(follow).await;
     });
     seen
+}
+
+/// Wakes those who watch only if there is something new to see.
+fn tell_if_new<T: PartialEq>(seen: &watch::Sender<T>, known: T) {
+    seen.send_if_modified(|before| {
+        let is_new = *before != known;
+        *before = known;
+        is_new
+    });
 }
 
 /// Blobs, blocks and packs: consensus behind the traits of those who need bytes by digest.

@@ -18,23 +18,23 @@ use matins_core::id::{ClusterId, Digest, Fence, NodeId};
 use matins_core::state::LogPlace;
 use matins_proto::v1;
 use matins_proto::v1::attempt_logs_server::AttemptLogsServer;
-use matins_proto::v1::peer_client::PeerClient;
 use matins_proto::v1::peer_forward_response::Result as Forwarded;
-use rand::Rng as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Server;
 
-use super::config::{ExecutorSettings, faults_of_port};
-use super::{NodeError, address_of, listen};
-use crate::execute::{Blobs as TaskBlobs, Executor, ExecutorConfig, ExecutorHandle, LeaderAddress};
+use super::config::{ExecutorSettings, Identity, faults_of_port};
+use super::{NodeError, address_of, listen, spawn_executor, tell_if_new};
+use crate::execute::{Blobs as TaskBlobs, ExecutorHandle, LeaderAddress};
 use crate::history::error_chain;
 use crate::packs::{OpenLogs, Packer, Packs};
-use crate::raft::{Member, Members, StartError, members_in};
+use crate::raft::{
+    Link, Links, Member, Members, StartError, decode, draw_node, members_in, put_there, receive,
+};
 use crate::store::blobs::Blobs;
 use crate::store::marker::{DataDir, Expected};
-use crate::system::{self, connect_lazy, incoming};
+use crate::system::{self, incoming};
 
 /// How often the nodes are asked who belongs to the cluster and who leads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -44,10 +44,6 @@ const CALL_WITHIN: Duration = Duration::from_secs(2);
 const BLOB_WITHIN: Duration = Duration::from_secs(60);
 /// How long attaching a pack of logs may take.
 const ATTACH_WITHIN: Duration = Duration::from_secs(10);
-/// A blob goes to a node in parts of this size.
-const PART_BYTES: usize = 256 << 10;
-/// The largest message: a part of a blob, or the logs of one command.
-const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// A blob that no task has asked for in so long is dropped; it can be fetched again.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How often that is looked at.
@@ -113,26 +109,31 @@ impl ExecutorProcess {
                 return Err(StartError::Io(io::Error::other(format!("{} is a node's", root.display()))));
             }
             let expected = Expected { node: None, cluster: None, level_max: LEVEL.into() };
-            let draw = || NodeId(system::random().random_range(1..=u64::from(u32::MAX)));
-            let dir = DataDir::open(Arc::clone(&files), &root, expected, draw)?;
+            let dir = DataDir::open(Arc::clone(&files), &root, expected, draw_node)?;
             let blobs = Blobs::open(files, &root.join("blobs"))?;
             Ok((dir, blobs))
         })
         .await?;
         let node = dir.marker().node;
         let (leads, leader) = watch::channel(None);
+        let links = Links::new(CALL_WITHIN);
+        links.set_cluster(dir.marker().cluster.map_or(0, |cluster| cluster.0));
         let nodes = Arc::new(Nodes {
-            join: config.join.clone(),
+            join: config.join,
             dir,
-            blobs,
-            known: watch::Sender::new(Known::default()),
+            links,
+            blobs: Arc::new(blobs),
+            known: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
             used: Mutex::default(),
             executor: node,
         });
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         spawn(&tasks, &stopping, Arc::clone(&nodes).follow(leads));
         spawn(&tasks, &stopping, Arc::clone(&nodes).sweep());
-        let executor = start_executor(&config, node, address, leader, &nodes)?;
+        let identity = Identity { node, name: config.name, address, level: LEVEL.into() };
+        let executor = config.executor.executor(&config.data_dir, identity);
+        let executor = spawn_executor(executor, leader, nodes.clone())?;
         let packer = Packer::asking(node, executor.logs(), nodes.clone(), nodes);
         spawn(&tasks, &stopping, packer.run());
         let served = Server::builder()
@@ -166,36 +167,9 @@ fn spawn(tasks: &TaskTracker, stopping: &CancellationToken, run: impl Future<Out
     tasks.spawn(stopping.clone().run_until_cancelled_owned(run));
 }
 
-fn start_executor(
-    config: &ExecutorProcessConfig,
-    node: NodeId,
-    address: String,
-    leader: watch::Receiver<Option<LeaderAddress>>,
-    nodes: &Arc<Nodes>,
-) -> Result<ExecutorHandle, NodeError> {
-    let folder = config.data_dir.join("executor");
-    let settings = config.executor.clone();
-    let executor = ExecutorConfig {
-        dir: folder.clone(),
-        node,
-        name: config.name.clone(),
-        slots: settings.slots,
-        labels: settings.labels,
-        address,
-        level: u32::from(LEVEL),
-        environment: settings.environment,
-        program: None,
-        cgroup: settings.cgroup,
-    };
-    let handle =
-        std::fs::create_dir_all(&folder).and_then(|()| Executor::spawn(executor, leader, nodes.clone()));
-    handle.map_err(|source| NodeError::Executor { folder, source })
-}
-
 /// What is known of the cluster.
 #[derive(Clone, Debug, Default)]
 struct Known {
-    cluster: u64,
     members: Members,
     leader: Option<NodeId>,
 }
@@ -204,8 +178,11 @@ struct Known {
 struct Nodes {
     join: Vec<String>,
     dir: DataDir,
-    blobs: Blobs,
-    known: watch::Sender<Known>,
+    links: Links,
+    blobs: Arc<Blobs>,
+    known: Mutex<Known>,
+    /// One fetch of a blob at a time: two would write one file.
+    fetching: tokio::sync::Mutex<()>,
     /// Blobs that tasks asked for since the last sweep.
     used: Mutex<BTreeSet<Digest>>,
     executor: NodeId,
@@ -222,53 +199,51 @@ impl Nodes {
 
     /// The first node that knows who leads is believed; where it is wrong the leader's own word corrects it.
     async fn look(&self, leads: &watch::Sender<Option<LeaderAddress>>) {
-        let known = self.known.borrow().clone();
+        let known = self.known();
         let addresses = known.members.nodes.values().map(|member| member.cluster_address.clone());
         let addresses: BTreeSet<String> = addresses.chain(self.join.iter().cloned()).collect();
         for address in addresses {
-            let Some(mut node) = client(&address) else { continue };
-            let answer = tokio::time::timeout(CALL_WITHIN, node.members(v1::PeerMembersRequest {})).await;
+            let Ok(mut link) = self.links.at(&address) else { continue };
+            let asked = link.control.members(v1::PeerMembersRequest {});
+            let answer = tokio::time::timeout(CALL_WITHIN, asked).await;
             let Ok(Ok(answer)) = answer else { continue };
             let answer = answer.into_inner();
             let leader = Some(NodeId(answer.leader)).filter(|leader| leader.0 != 0);
             if answer.cluster == 0 || leader.is_none() || !self.is_ours(answer.cluster) {
                 continue;
             }
-            let known = Known { cluster: answer.cluster, members: members_in(answer), leader };
+            let known = Known { members: members_in(answer), leader };
             let address = leader.and_then(|leader| known.members.nodes.get(&leader));
             let address = address.map(|member| LeaderAddress(member.cluster_address.clone()));
-            self.known.send_replace(known);
-            leads.send_if_modified(|before| {
-                let is_new = *before != address;
-                before.clone_from(&address);
-                is_new
-            });
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+            tell_if_new(leads, address);
             return;
         }
     }
 
     /// The first cluster that it meets is its cluster for good.
     fn is_ours(&self, cluster: u64) -> bool {
-        let joined = self.dir.join(ClusterId(cluster));
-        if let Err(error) = &joined {
-            tracing::warn!(error = error_chain(error), "passes over a node");
+        match self.dir.join(ClusterId(cluster)) {
+            Ok(()) => self.links.set_cluster(cluster),
+            Err(error) => {
+                tracing::warn!(error = error_chain(&error), "passes over a node");
+                return false;
+            }
         }
-        joined.is_ok()
+        true
     }
 
     fn known(&self) -> Known {
-        self.known.borrow().clone()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The node and a client for it, the leader first.
-    fn clients(&self) -> Vec<(v1::PeerTo, NodeId, PeerClient<Channel>)> {
-        let Known { cluster, members, leader } = self.known();
+    /// The nodes and the connections to them, the leader first.
+    fn nodes(&self) -> Vec<(NodeId, Link)> {
+        let Known { members, leader } = self.known();
         let mut nodes: Vec<(NodeId, Member)> = members.nodes.into_iter().collect();
         nodes.sort_by_key(|(node, _)| Some(*node) != leader);
-        let client = |(node, member): (NodeId, Member)| {
-            Some((v1::PeerTo { cluster, node: node.0 }, node, client(&member.cluster_address)?))
-        };
-        nodes.into_iter().filter_map(client).collect()
+        let link = |(node, member): (NodeId, Member)| Some((node, self.links.at(&member.cluster_address).ok()?));
+        nodes.into_iter().filter_map(link).collect()
     }
 
     /// Drops blobs that no task has asked for in a day.
@@ -290,32 +265,14 @@ impl Nodes {
         }
     }
 
-    async fn fetch_from(
-        &self,
-        to: v1::PeerTo,
-        mut node: PeerClient<Channel>,
-        digest: Digest,
-    ) -> Result<(), String> {
-        let mut offset = self.blobs.received(&digest).map_err(|error| error.to_string())?;
-        let request =
-            v1::PeerGetBlobRequest { to: Some(to), digest: Bytes::copy_from_slice(&digest.0), offset };
-        let said = |status: tonic::Status| status.message().to_owned();
-        let mut parts = node.get_blob(request).await.map_err(said)?.into_inner();
-        while let Some(part) = parts.message().await.map_err(said)? {
-            let received = self.blobs.receive(&digest, offset, &part.part);
-            offset = received.map_err(|error| error.to_string())?;
-        }
-        self.blobs.finish_receive(&digest).map_err(|error| error.to_string())
-    }
-
     /// Stores a blob on a majority of the voters.
     async fn put_everywhere(&self, bytes: Bytes) -> Result<Digest, String> {
         let digest = Digest::of(&bytes);
         let members = self.known().members;
         let voters = members.voters();
-        let puts = self.clients().into_iter().filter(|(_, node, _)| voters.contains(node));
-        let puts = puts.map(|(to, node, client)| {
-            let put = put_there(client, to, digest, bytes.clone());
+        let puts = self.nodes().into_iter().filter(|(node, _)| voters.contains(node));
+        let puts = puts.map(|(node, link)| {
+            let put = put_there(link, self.links.address_to(node), digest, bytes.clone());
             async move { matches!(tokio::time::timeout(BLOB_WITHIN, put).await, Ok(Ok(()))).then_some(node) }
         });
         let stored = futures::future::join_all(puts).await.into_iter().flatten().collect();
@@ -326,44 +283,22 @@ impl Nodes {
     }
 }
 
-fn client(address: &str) -> Option<PeerClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-    let endpoint = endpoint.connect_timeout(CALL_WITHIN).tcp_nodelay(true);
-    let client = PeerClient::new(connect_lazy(&endpoint));
-    Some(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
-}
-
-async fn put_there(
-    mut node: PeerClient<Channel>,
-    to: v1::PeerTo,
-    digest: Digest,
-    bytes: Bytes,
-) -> Result<(), tonic::Status> {
-    let digest = Bytes::copy_from_slice(&digest.0);
-    let head = v1::PeerBlobPart { to: Some(to), digest, ..v1::PeerBlobPart::default() };
-    let parts = (0..bytes.len()).step_by(PART_BYTES).map(move |at| {
-        let part = bytes.slice(at..bytes.len().min(at + PART_BYTES));
-        v1::PeerBlobPart { part, ..v1::PeerBlobPart::default() }
-    });
-    node.put_blob(tokio_stream::iter(std::iter::once(head).chain(parts))).await.map(drop)
-}
-
 #[tonic::async_trait]
 impl TaskBlobs for Nodes {
     async fn fetch(&self, digest: Digest) -> io::Result<PathBuf> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
-        let mut why = "no node is known yet".to_owned();
-        if !self.blobs.has(&digest) {
-            for (to, _, node) in self.clients() {
-                match tokio::time::timeout(BLOB_WITHIN, self.fetch_from(to, node, digest)).await {
-                    Ok(Ok(())) => break,
-                    Ok(Err(error)) => why = error,
-                    Err(_) => "it takes too long".clone_into(&mut why),
-                }
-            }
-        }
+        let _fetching = self.fetching.lock().await;
         if self.blobs.has(&digest) {
             return Ok(self.blobs.path(&digest));
+        }
+        let mut why = "no node is known yet".to_owned();
+        for (node, link) in self.nodes() {
+            let received = receive(&self.blobs, link, self.links.address_to(node), digest);
+            match tokio::time::timeout(BLOB_WITHIN, received).await {
+                Ok(Ok(())) => return Ok(self.blobs.path(&digest)),
+                Ok(Err(error)) => why = error.to_string(),
+                Err(_) => "it takes too long".clone_into(&mut why),
+            }
         }
         Err(io::Error::other(format!("blob {digest} cannot be had: {why}")))
     }
@@ -383,14 +318,18 @@ impl Packs for Nodes {
         // Attaching twice changes nothing, so it needs no request id.
         let proposal = Proposal { request: None, leadership: None, command: Command::AttachLogs(logs) };
         let bytes = postcard::to_allocvec(&proposal).expect("commands have no sequence of unknown length");
-        let Some((to, _, mut leader)) = self.clients().into_iter().next() else {
+        let Some((leader, mut link)) = self.nodes().into_iter().next() else {
             return Err("no node is known yet".into());
         };
+        let to = Some(self.links.address_to(leader));
         let within_ms = ATTACH_WITHIN.as_millis() as u64;
-        let request = v1::PeerForwardRequest { to: Some(to), proposal: bytes.into(), within_ms };
-        match tokio::time::timeout(ATTACH_WITHIN, leader.forward(request)).await {
+        let request = v1::PeerForwardRequest { to, proposal: bytes.into(), within_ms };
+        match tokio::time::timeout(ATTACH_WITHIN, link.control.forward(request)).await {
             Ok(Ok(answer)) => match answer.get_ref().result() {
-                Forwarded::Answered => Ok(()),
+                Forwarded::Answered => match decode(&answer.get_ref().answer) {
+                    Some(answer) => answer.map(drop).map_err(|refusal| refusal.to_string()),
+                    None => Err("the leader answered in a form that this release does not know".into()),
+                },
                 other @ (Forwarded::NotLeader
                 | Forwarded::Overloaded
                 | Forwarded::TooLarge
@@ -407,10 +346,10 @@ impl Packs for Nodes {
 impl OpenLogs for Nodes {
     async fn look(&self, fences: Vec<Fence>) -> Option<(Vec<Fence>, Vec<Fence>)> {
         let fences: Vec<u64> = fences.into_iter().map(|fence| fence.0).collect();
-        for (to, _, mut node) in self.clients() {
-            let request =
-                v1::PeerLogsRequest { to: Some(to), executor: self.executor.0, fences: fences.clone() };
-            if let Ok(Ok(answer)) = tokio::time::timeout(CALL_WITHIN, node.logs(request)).await {
+        for (node, mut link) in self.nodes() {
+            let to = Some(self.links.address_to(node));
+            let request = v1::PeerLogsRequest { to, executor: self.executor.0, fences: fences.clone() };
+            if let Ok(Ok(answer)) = tokio::time::timeout(CALL_WITHIN, link.control.logs(request)).await {
                 let answer = answer.into_inner();
                 let fences = |fences: Vec<u64>| fences.into_iter().map(Fence).collect();
                 return Some((fences(answer.open), fences(answer.settled)));

@@ -234,7 +234,13 @@ impl Consensus {
     }
 }
 
-async fn put_there(mut link: Link, to: v1::PeerTo, digest: Digest, bytes: Bytes) -> Result<(), Status> {
+/// Copies a blob to the node behind `link`; it is durable there when this answers.
+pub(crate) async fn put_there(
+    mut link: Link,
+    to: v1::PeerTo,
+    digest: Digest,
+    bytes: Bytes,
+) -> Result<(), Status> {
     let head = v1::PeerBlobPart {
         to: Some(to),
         digest: Bytes::copy_from_slice(&digest.0),
@@ -285,28 +291,41 @@ async fn fetch_from_any(inner: &Arc<Inner>, digest: Digest) -> Result<Fetched, B
     Ok(if members.is_majority(&lack_it) { Fetched::NotFound } else { Fetched::Unreachable })
 }
 
-enum FetchError {
-    Peer(Status),
-    Store(StoreError),
-}
-
-async fn fetch_from(inner: &Inner, mut link: Link, node: NodeId, digest: Digest) -> Result<(), FetchError> {
-    // One receive at a time writes the file of a blob.
+async fn fetch_from(inner: &Inner, link: Link, node: NodeId, digest: Digest) -> Result<(), FetchError> {
     let _fetching = inner.fetching.lock().await;
     if inner.blobs.has(&digest) {
         return Ok(());
     }
-    let mut offset = inner.blobs.received(&digest).map_err(FetchError::Store)?;
-    let request = v1::PeerGetBlobRequest {
-        to: Some(inner.links.address_to(node)),
-        digest: Bytes::copy_from_slice(&digest.0),
-        offset,
-    };
+    receive(&inner.blobs, link, inner.links.address_to(node), digest).await
+}
+
+/// Why a blob did not come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The node does not have it, or did not send all of it.
+    #[error("{}", .0.message())]
+    Peer(Status),
+    /// This disk failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// Takes a blob from the node behind `link`, going on where an earlier try ended. One receive at a time writes the file of a
+/// blob: the caller sees to that.
+pub(crate) async fn receive(
+    blobs: &Arc<Blobs>,
+    mut link: Link,
+    to: v1::PeerTo,
+    digest: Digest,
+) -> Result<(), FetchError> {
+    let mut offset = blobs.received(&digest).map_err(FetchError::Store)?;
+    let request =
+        v1::PeerGetBlobRequest { to: Some(to), digest: Bytes::copy_from_slice(&digest.0), offset };
     let mut parts = link.bulk.get_blob(request).await.map_err(FetchError::Peer)?.into_inner();
     while let Some(part) = parts.message().await.map_err(FetchError::Peer)? {
-        offset = inner.blobs.receive(&digest, offset, &part.part).map_err(FetchError::Store)?;
+        offset = blobs.receive(&digest, offset, &part.part).map_err(FetchError::Store)?;
     }
-    let blobs = Arc::clone(&inner.blobs);
+    let blobs = Arc::clone(blobs);
     match blocking(move || blobs.finish_receive(&digest)).await {
         Ok(()) => Ok(()),
         // What came is thrown away; another node may have it whole.

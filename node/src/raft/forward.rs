@@ -160,6 +160,7 @@ fn forwarded(response: &v1::PeerForwardResponse) -> Tried {
     }
 }
 
-fn decode(bytes: &Bytes) -> Option<Result<matins_core::Answer, matins_core::Refusal>> {
+/// What the leader answered. `None`: in a form that this release does not know.
+pub(crate) fn decode(bytes: &Bytes) -> Option<Result<matins_core::Answer, matins_core::Refusal>> {
     postcard::from_bytes(bytes).ok()
 }

@@ -43,15 +43,18 @@ mod types;
 mod watchdog;
 mod wire;
 
-pub(crate) use blobs::{named, named_by_block};
+pub(crate) use blobs::{named, named_by_block, put_there, receive};
 pub use change::MemberChange;
 pub use clock::{ClockReading, EntryClock};
 pub use consensus::{Answered, AppliedEntry, Consensus, LeaderView, StartConfig, Subscription};
 pub use error::{
     BlobError, ChangeError, InitError, LevelError, ProposeError, ReadError, StartError, TransferError,
 };
+pub(crate) use forward::decode;
 pub use level::SupportedLevel;
+pub(crate) use links::{Link, Links};
 pub use peer::PeerService;
+pub(crate) use start::draw_node;
 pub use storage::StorageConfig;
 pub use times::{RaftTimes, TimesError};
 pub use types::{Member, Members, PeerStatus};

@@ -89,9 +89,7 @@ impl Consensus {
 fn open(root: &Path, storage: &StorageConfig, level_max: u16) -> Result<Opened, StartError> {
     let files = Arc::clone(&storage.files);
     let expected = Expected { node: None, cluster: None, level_max: level_max.into() };
-    // Zero stands for nobody in the log. Ten digits are enough to tell nodes apart, and people read them.
-    let draw = || NodeId(system::random().random_range(1..=u64::from(u32::MAX)));
-    let dir = DataDir::open(Arc::clone(&files), root, expected, draw)?;
+    let dir = DataDir::open(Arc::clone(&files), root, expected, draw_node)?;
     let log = Log::open(Arc::clone(&files), &root.join("log"), storage.log)?;
     let vote = VoteFile::new(Arc::clone(&files), root);
     let store = snapshot::Snapshots::open(Arc::clone(&files), &root.join("snapshots"))?;
@@ -105,6 +103,12 @@ fn open(root: &Path, storage: &StorageConfig, level_max: u16) -> Result<Opened, 
     check_whole(&log, start.as_ref(), root)?;
     let blobs = Blobs::open(files, &root.join("blobs"))?;
     Ok(Opened { dir, log, vote, snapshots, durable: is_durable, blobs, start })
+}
+
+/// Draws the id of a node, or of an executor without one. Zero stands for nobody in the log; ten digits are enough to tell
+/// them apart, and people read them.
+pub(crate) fn draw_node() -> NodeId {
+    NodeId(system::random().random_range(1..=u64::from(u32::MAX)))
 }
 
 /// A log that was purged further than the newest snapshot reaches cannot be replayed: the snapshot was damaged.

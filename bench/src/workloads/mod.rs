@@ -6,6 +6,7 @@ mod commands;
 mod due_together;
 mod failover;
 mod fan_out;
+mod finished_runs;
 mod idle;
 mod live_runs;
 mod python;
@@ -28,5 +29,6 @@ pub(crate) fn all() -> Vec<Box<dyn Workload>> {
         Box::new(idle::Idle),
         Box::new(live_runs::LiveRuns),
         Box::new(schedules::Schedules),
+        Box::new(finished_runs::FinishedRuns),
     ]
 }

@@ -13,6 +13,7 @@ mod ports;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,8 +39,8 @@ use crate::serve::{Door, DoorLimits, serve};
 use crate::shrink::shrunk;
 use crate::system::{self, Listener};
 use crate::traces;
-pub use config::{ExecutorSettings, NodeConfig};
 use config::Identity;
+pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
 use measure::Measured;
 pub use outside::{ExecutorProcess, ExecutorProcessConfig};
@@ -286,7 +287,8 @@ fn start_executor(
 ) -> Result<Option<ExecutorHandle>, NodeError> {
     let Some(settings) = config.executor.clone() else { return Ok(None) };
     let level = u32::from(config.level_max);
-    let identity = Identity { node: consensus.node(), name: config.name.clone(), address: String::new(), level };
+    let identity =
+        Identity { node: consensus.node(), name: config.name.clone(), address: String::new(), level };
     let leader = leader_address(consensus, tasks, stopping);
     spawn_executor(settings.executor(&config.data_dir, identity), leader, blobs.clone()).map(Some)
 }
@@ -354,6 +356,10 @@ impl crate::execute::Blobs for BlobDoor {
 impl Blocks for BlobDoor {
     async fn block(&self, digest: Digest) -> Result<Bytes, String> {
         self.consensus.get_blob(digest).await.map_err(|error| error_chain(&error))
+    }
+
+    async fn part(&self, digest: Digest, place: Range<usize>) -> Option<Bytes> {
+        self.consensus.part_of_blob(digest, place).await
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -207,6 +208,13 @@ impl Consensus {
         read?.map(Bytes::from).ok_or(BlobError::Lost(digest))
     }
 
+    /// Some bytes of a blob that is here, not held to its name. `None`: it is not here, or cannot be read.
+    pub async fn part_of_blob(&self, digest: Digest, place: Range<usize>) -> Option<Bytes> {
+        let blobs = Arc::clone(&self.inner().blobs);
+        let read = move || blobs.read(&digest, place.start as u64, place.len() as u64);
+        blocking(read).await.ok().flatten().map(Bytes::from)
+    }
+
     /// Every blob that a state and its history name, held for a day. Blocks that this node lacks are fetched first.
     pub(crate) async fn hold_named(&self, state: &State) -> Result<BTreeSet<Digest>, BlobError> {
         let now = self.state().now;
@@ -319,8 +327,7 @@ pub(crate) async fn receive(
     digest: Digest,
 ) -> Result<(), FetchError> {
     let mut offset = blobs.received(&digest).map_err(FetchError::Store)?;
-    let request =
-        v1::PeerGetBlobRequest { to: Some(to), digest: Bytes::copy_from_slice(&digest.0), offset };
+    let request = v1::PeerGetBlobRequest { to: Some(to), digest: Bytes::copy_from_slice(&digest.0), offset };
     let mut parts = link.bulk.get_blob(request).await.map_err(FetchError::Peer)?.into_inner();
     while let Some(part) = parts.message().await.map_err(FetchError::Peer)? {
         offset = blobs.receive(&digest, offset, &part.part).map_err(FetchError::Store)?;

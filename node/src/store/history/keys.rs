@@ -8,6 +8,8 @@ const BY_TIME: u8 = 0;
 const BY_WORKFLOW: u8 = 1;
 const BY_STATE: u8 = 2;
 const BY_LABEL: u8 = 3;
+const BY_PAIR: u8 = 4;
+const BY_CHAIN: u8 = 5;
 
 /// The keys under which a run is listed.
 pub(super) fn of_run(run: &IndexedRun) -> Vec<Vec<u8>> {
@@ -17,7 +19,31 @@ pub(super) fn of_run(run: &IndexedRun) -> Vec<Vec<u8>> {
     for key in &mut keys {
         push_place(key, run.logical_time, run.run);
     }
+    keys.push([&prefix(BY_PAIR, &[&run.workflow, &run.state])[..], &run.run.to_be_bytes()].concat());
+    if run.retry_of.is_some() {
+        keys.push(in_chain(run.retry_root, run.run));
+    }
     keys
+}
+
+/// The keys of the runs of a workflow that ended in a state and have lower ids.
+pub(super) fn of_pair(workflow: &str, state: &str, before: u64) -> (Vec<u8>, Vec<u8>) {
+    let first = prefix(BY_PAIR, &[workflow, state]);
+    let end = [&first[..], &before.to_be_bytes()].concat();
+    (first, end)
+}
+
+/// The keys of the runs of a chain of retries that come after one of it.
+pub(super) fn later_in_chain(root: u64, run: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut first = in_chain(root, run);
+    first.push(0);
+    let mut end = in_chain(root, u64::MAX);
+    end.push(0);
+    (first, end)
+}
+
+fn in_chain(root: u64, run: u64) -> Vec<u8> {
+    [&[BY_CHAIN][..], &root.to_be_bytes(), &run.to_be_bytes()].concat()
 }
 
 /// The keys that a list reads, from the first to before the second: in the order that leaves the fewest rows to skip.

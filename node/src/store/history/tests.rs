@@ -13,10 +13,13 @@ fn run(number: u64, block: Digest) -> IndexedRun {
         logical_time: (number as i64 * 7) % 40 - 10,
         finished_at: number as i64,
         labels: vec![("team".to_owned(), format!("t{}", number % 5))],
-        retry_of: None,
+        // Each tenth run retries the one before it.
+        retry_of: number.is_multiple_of(10).then(|| number.saturating_sub(1)),
+        retry_root: if number.is_multiple_of(10) { number.saturating_sub(1) } else { number },
         block,
         offset: number as u32 * 10,
         length: 10,
+        sum: 0,
     }
 }
 
@@ -79,6 +82,60 @@ fn rule_6_5_lists_by_workflow_state_label_and_time_page_by_page() {
     });
     assert_eq!(history.find(21).unwrap(), Some(run(21, block(1))));
     assert_eq!(history.find(99).unwrap(), None);
+}
+
+#[test]
+fn lists_by_id_have_each_run_once_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
+    let runs: Vec<_> = (0..3).flat_map(|number| add(&history, number)).collect();
+    let pair = |workflow: &str, state: &str| (format!("team/{workflow}"), state.to_owned());
+    let few = [pair("w0", "failed"), pair("w2", "success"), pair("w2", "cancelled")];
+    // So many that they are not merged: the others are of workflows that never ran.
+    let many = (0..=MERGED_MAX).map(|at| pair(&format!("other-{at}"), "failed")).chain(few.clone());
+    for among in [Among::All, Among::Pairs(few.into()), Among::Pairs(many.collect())] {
+        for limit in [1, 7, 100] {
+            let (mut listed, mut before) = (Vec::new(), u64::MAX);
+            loop {
+                let page = history.listed(before, &among, limit).unwrap();
+                assert!(page.runs.len() <= limit);
+                listed.extend(page.runs);
+                let Some(next) = page.next else { break };
+                before = next;
+            }
+            let expected: Vec<_> = runs.iter().rev().filter(|run| among.has(run)).cloned().collect();
+            assert_eq!(listed, expected, "{limit} a page");
+        }
+    }
+    assert!(history.has_later_retry(29, 29).unwrap(), "run 30 is a retry of it");
+    assert!(!history.has_later_retry(29, 30).unwrap() && !history.has_later_retry(28, 28).unwrap());
+}
+
+#[test]
+fn a_list_that_finds_nothing_among_very_many_rows_says_where_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
+    let rare = 5;
+    let of = |number: u64| {
+        let workflow = if number == rare { "team/rare" } else { "team/other" }.to_owned();
+        IndexedRun { workflow, retry_of: None, ..run(number, block(0)) }
+    };
+    let runs: Vec<_> = (0..2 * ROWS_READ_MAX as u64).map(of).collect();
+    history.add_block(&block(0), &runs).unwrap();
+    let states = ["failed", "success"];
+    let pairs = |workflow: &str| states.map(|state| (workflow.to_owned(), state.to_owned()));
+    let others = (0..MERGED_MAX).flat_map(|at| pairs(&format!("team/{at}")));
+    let many = Among::Pairs(others.chain(pairs("team/rare")).collect());
+    let page = history.listed(u64::MAX, &many, 3).unwrap();
+    assert_eq!((page.runs.len(), page.next), (0, Some(ROWS_READ_MAX as u64)));
+    let page = history.listed(page.next.unwrap(), &many, 3).unwrap();
+    assert_eq!((page.runs, page.next), (vec![of(rare)], None));
+    let few = Among::Pairs(pairs("team/rare").into());
+    assert_eq!(
+        history.listed(u64::MAX, &few, 3).unwrap().runs,
+        vec![of(rare)],
+        "a workflow of its own is found at once"
+    );
 }
 
 #[test]

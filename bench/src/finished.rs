@@ -112,6 +112,22 @@ pub(crate) async fn fill(stage: &Stage, count: u64) -> Result<Filled, Trouble> {
     Ok(Filled { folder, first, count, bytes })
 }
 
+/// States with so many runs that are over and have not left for history.
+pub(crate) async fn with_runs(stage: &Stage, counts: &[u64]) -> Result<Vec<State>, Trouble> {
+    let mut state = seed(stage).await?.state;
+    let templates = templates(&state)?;
+    let (mut states, mut there) = (Vec::new(), 2 * WORKFLOWS);
+    for count in counts {
+        for at in there..*count {
+            put(&mut state, &templates[(at % (2 * WORKFLOWS)) as usize], Millis(count - at));
+        }
+        there = *count;
+        must_be("faults of the state", state.check(), Vec::new())?;
+        states.push(state.clone());
+    }
+    Ok(states)
+}
+
 /// Runs each workflow twice on a real node, and gives what that comes to.
 async fn seed(stage: &Stage) -> Result<Seed, Trouble> {
     let folder = stage.folder.path().join("seed");

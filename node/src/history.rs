@@ -213,9 +213,10 @@ impl History {
         limit: usize,
     ) -> Result<Vec<RetiredRun>, HistoryError> {
         let filter = Filter {
-            workflow: Some(schedule.workflow.to_string()),
+            workflow: schedule.workflow.to_string(),
             schedule: Some(schedule.schedule.to_string()),
-            ..Filter::default()
+            from: None,
+            until: None,
         };
         let mut after = Some(PageToken { logical_time: time.as_millis(), run: run.0 });
         loop {
@@ -275,11 +276,10 @@ impl History {
         (first, last): (Timestamp, Timestamp),
     ) -> Result<Vec<PastRun>, HistoryError> {
         let filter = Filter {
-            workflow: Some(schedule.workflow.to_string()),
+            workflow: schedule.workflow.to_string(),
             schedule: Some(schedule.schedule.to_string()),
             from: Some(first.as_millis()),
             until: Some(last.as_millis().saturating_add(1)),
-            ..Filter::default()
         };
         let (mut runs, mut after) = (Vec::new(), None);
         loop {
@@ -333,8 +333,6 @@ fn indexed(run: &RetiredRun, (block, place): (Digest, &Range<usize>), bytes: &[u
         state: run.run.state.as_str().to_owned(),
         schedule: run.run.schedule.as_ref().map(ToString::to_string),
         logical_time: run.run.logical_time.as_millis(),
-        finished_at: run.run.ended_at.map_or(0, Timestamp::as_millis),
-        labels: run.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         retry_of: run.run.retry_of.map(|run| run.0),
         retry_root: run.run.retry_root.0,
         block,

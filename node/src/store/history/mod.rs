@@ -1,5 +1,5 @@
-//! Indexes over the blocks of finished runs (PROTOCOL 6.5): by run, by workflow, state, label and all, each by
-//! logical time, and by workflow with state, by run.
+//! Indexes over the blocks of finished runs (PROTOCOL 6.5): by run, by workflow and logical time, by workflow, state and
+//! run.
 //!
 //! Nothing lives only here. The blocks are blobs; this tells where in them a run stands, and is built again from them
 //! whenever there is doubt: sled's `flush` does not fsync on Linux, so an index that was open when the machine went
@@ -48,10 +48,6 @@ pub struct IndexedRun {
     pub schedule: Option<String>,
     /// What it was for, in milliseconds since 1970.
     pub logical_time: i64,
-    /// When it ended, in milliseconds since 1970.
-    pub finished_at: i64,
-    /// Its labels; keys are unique.
-    pub labels: Vec<(String, String)>,
     /// The run that it retried.
     pub retry_of: Option<u64>,
     /// The first run of its chain of retries, itself if it is none.
@@ -66,16 +62,12 @@ pub struct IndexedRun {
     pub sum: u32,
 }
 
-/// Which runs are asked for; `None` everywhere asks for all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Which runs are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Of this workflow.
-    pub workflow: Option<String>,
-    /// Ended like this.
-    pub state: Option<String>,
-    /// With this label.
-    pub label: Option<(String, String)>,
-    /// Made by this schedule.
+    /// Of this workflow, `namespace/workflow`.
+    pub workflow: String,
+    /// Made by this schedule; `None`: by any, or by none.
     pub schedule: Option<String>,
     /// With a logical time of this or later.
     pub from: Option<i64>,
@@ -85,11 +77,7 @@ pub struct Filter {
 
 impl Filter {
     fn matches(&self, run: &IndexedRun) -> bool {
-        let is = |asked: &Option<String>, found: Option<&String>| asked.is_none() || asked.as_ref() == found;
-        is(&self.workflow, Some(&run.workflow))
-            && is(&self.state, Some(&run.state))
-            && is(&self.schedule, run.schedule.as_ref())
-            && self.label.as_ref().is_none_or(|label| run.labels.contains(label))
+        self.workflow == run.workflow && (self.schedule.is_none() || self.schedule == run.schedule)
     }
 }
 
@@ -212,7 +200,7 @@ impl History {
             let value = postcard::to_allocvec(run).expect("plain fields always encode");
             let asked = value.len() as u64;
             if asked > VALUE_BYTES_MAX {
-                let (what, limit) = ("a run with its labels", "VALUE_BYTES_MAX");
+                let (what, limit) = ("what the index has of a run", "VALUE_BYTES_MAX");
                 return Err(StoreError::TooLarge { what, limit, value: VALUE_BYTES_MAX, asked });
             }
             members.insert(keys::member(block, run.run), &[]);

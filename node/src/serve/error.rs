@@ -326,7 +326,8 @@ impl From<ApiError> for Status {
 /// The beginning of a text, marked as such if it is not all of it.
 fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max));
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
         text.push('\u{2026}');
     }
     text

@@ -63,8 +63,8 @@ impl History {
             })
             .collect();
         let mut newest = BinaryHeap::new();
-        for at in 0..orders.len() {
-            newest.extend(self.next_of(&mut orders[at])?.map(|run| (run, at)));
+        for (at, order) in orders.iter_mut().enumerate() {
+            newest.extend(self.next_of(order)?.map(|run| (run, at)));
         }
         let mut listed = Listed::default();
         while let Some((run, at)) = newest.pop() {

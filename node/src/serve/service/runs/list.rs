@@ -255,7 +255,7 @@ struct Merged<'a> {
 /// What comes next in a list.
 enum Next {
     /// A run. `None` in the second place: it is in the state.
-    Run(RunId, Option<RetiredRun>),
+    Run(RunId, Option<Box<RetiredRun>>),
     /// Nothing was found for now among what was looked at: all runs from this one on.
     GoesOn(RunId),
     /// Nothing.
@@ -300,7 +300,9 @@ impl<'a> Merged<'a> {
             self.live = before_in(self.state, id);
             return Ok(Next::Run(id, None));
         }
-        Ok(retired.zip(self.retired.take()).map_or(Next::Over, |(id, run)| Next::Run(id, Some(run))))
+        Ok(retired
+            .zip(self.retired.take())
+            .map_or(Next::Over, |(id, run)| Next::Run(id, Some(Box::new(run)))))
     }
 
     async fn fill(&mut self) -> Result<(), ApiError> {

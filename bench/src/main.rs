@@ -43,6 +43,9 @@ struct Arguments {
     /// Run each workload at a size of seconds: to see that it works, not how fast
     #[arg(long)]
     quick: bool,
+    /// The larger size of `finished-runs`; each million takes more than a gigabyte of disk for as long as it lasts
+    #[arg(long, value_name = "COUNT", default_value_t = 5_000_000)]
+    finished_runs: u64,
     /// Leave the floors out
     #[arg(long)]
     no_floor: bool,
@@ -123,7 +126,8 @@ async fn measure(arguments: &Arguments, chosen: &[Box<dyn Workload>]) -> Result<
                 Some(folder) => tempfile::tempdir_in(folder),
                 None => tempfile::tempdir(),
             };
-            let stage = Stage { binary: binary.clone(), folder: folder?, nodes, size };
+            let (binary, finished_runs) = (binary.clone(), arguments.finished_runs);
+            let stage = Stage { binary, folder: folder?, nodes, size, finished_runs };
             let mut outcome = workload.measure(&stage).await;
             if let (Size::Quick, Ok(figures)) = (size, &mut outcome) {
                 // At this size no figure says anything of an aim.

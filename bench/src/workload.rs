@@ -51,6 +51,8 @@ pub(crate) struct Stage {
     pub(crate) folder: TempDir,
     pub(crate) nodes: usize,
     pub(crate) size: Size,
+    /// The larger size of `finished-runs`.
+    pub(crate) finished_runs: u64,
 }
 
 impl Stage {

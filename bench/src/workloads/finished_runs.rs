@@ -25,6 +25,9 @@ const INDEXED_MAX: Duration = Duration::from_secs(3_600);
 
 pub(crate) struct FinishedRuns;
 
+/// Whether the run at a place is in a list.
+type Holds<'a> = &'a dyn Fn(u64) -> bool;
+
 #[tonic::async_trait(?Send)]
 impl Workload for FinishedRuns {
     fn name(&self) -> &'static str {
@@ -32,7 +35,7 @@ impl Workload for FinishedRuns {
     }
 
     fn about(&self) -> &'static str {
-        "1,000,000 and 10,000,000 finished runs: start after a kill, and pages of their list, plain and filtered for one in 10,000"
+        "1,000,000 finished runs, then --finished-runs many: start after a kill, and pages of their list, plain and filtered for one in 10,000"
     }
 
     fn nodes(&self) -> &'static [usize] {
@@ -41,7 +44,7 @@ impl Workload for FinishedRuns {
 
     async fn measure(&self, stage: &Stage) -> Result<Vec<Figure>, Trouble> {
         let counts: [u64; 2] = match stage.size {
-            Size::Full => [1_000_000, 10_000_000],
+            Size::Full => [1_000_000, stage.finished_runs],
             Size::Quick => [2_500, 22_500],
         };
         let mut figures = Vec::new();
@@ -51,7 +54,7 @@ impl Workload for FinishedRuns {
             if count == counts[0] {
                 must_be_whole(&stage.binary, &filled.folder.join("n1"))?;
             }
-            // Ten gigabytes are not kept until the end, as the folders of others are.
+            // Gigabytes are not kept until the end, as the folders of others are.
             fs::remove_dir_all(&filled.folder)?;
         }
         Ok(figures)
@@ -98,7 +101,7 @@ async fn pages(cluster: &Cluster, stage: &Stage, filled: &Filled) -> Result<Vec<
         filter: filter.into(),
         ..v1::ListRunsRequest::default()
     };
-    let asked: [(&str, v1::ListRunsRequest, &dyn Fn(u64) -> bool); 4] = [
+    let asked: [(&str, v1::ListRunsRequest, Holds<'_>); 4] = [
         ("first page", ask("", ""), &|_| true),
         ("page of one workflow", ask(&name_of(NIGHTLY), ""), &is_nightly),
         ("page of state=failed", ask("", "state=failed"), &has_failed),

@@ -23,6 +23,7 @@ mod refs;
 mod run;
 mod schedule;
 mod server;
+mod settings;
 mod top;
 mod why;
 mod workflow;

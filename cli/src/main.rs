@@ -19,6 +19,8 @@ mod nodes;
 mod output;
 mod pages;
 mod pool;
+#[cfg(test)]
+mod reference;
 mod refs;
 mod run;
 mod schedule;

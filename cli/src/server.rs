@@ -80,7 +80,7 @@ pub(crate) struct ServerLayer {
     #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE", hide_env_values = true)]
     cluster_advertise: Option<String>,
 
-    /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything
+    /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
     insecure: Option<bool>,
@@ -169,7 +169,7 @@ impl Layer for ServerLayer {
         let public_listen = faults.address("listen", self.listen, (Ipv4Addr::LOCALHOST, 7070));
         let cluster_listen =
             faults.address("cluster_listen", self.cluster_listen, (Ipv4Addr::LOCALHOST, 7071));
-        let log = faults.log((self.log, LOG_DEFAULT), self.log_format);
+        let log = faults.log((self.log, LOG_DEFAULT), self.log_format.as_deref());
         let data_dir = self.data_dir.unwrap_or_else(|| "/var/lib/matins".into());
         let executor = ExecutorSettings {
             slots: self.slots.unwrap_or_else(default_slots),

@@ -65,13 +65,13 @@ impl Faults {
     pub(crate) fn log(
         &mut self,
         (filter, default): (Option<String>, &str),
-        format: Option<String>,
+        format: Option<&str>,
     ) -> LogSettings {
         let filter = filter.unwrap_or_else(|| default.to_owned());
         if let Err(error) = filter.parse::<EnvFilter>() {
             self.0.push(format!("log: {error}"));
         }
-        let format = match format.as_deref() {
+        let format = match format {
             None | Some("text") => LogFormat::Text,
             Some("json") => LogFormat::Json,
             Some(other) => {

@@ -83,7 +83,7 @@ pub(crate) struct ExecutorLayer {
     #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_ADVERTISE", hide_env_values = true)]
     advertise: Option<String>,
 
-    /// Listen beyond this machine without TLS and tokens: whoever reaches the port can read logs
+    /// Listen beyond this machine without TLS and tokens: whoever reaches the port can read logs [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
     insecure: Option<bool>,
@@ -127,7 +127,7 @@ impl Layer for ExecutorLayer {
 
     fn settle(self, faults: &mut Faults) -> Settings {
         let listen = faults.address("listen", self.listen, (Ipv4Addr::LOCALHOST, 7072));
-        let log = faults.log((self.log, LOG_DEFAULT), self.log_format);
+        let log = faults.log((self.log, LOG_DEFAULT), self.log_format.as_deref());
         let data_dir = self.data_dir.unwrap_or_else(|| "/var/lib/matins-executor".into());
         let executor = ExecutorProcessConfig {
             // What cannot be made absolute is told by the executor.

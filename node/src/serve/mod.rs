@@ -31,6 +31,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header;
+use matins_core::state::Settings;
+use matins_proto::v1::Setting;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -115,6 +117,11 @@ pub enum ServeError {
     /// Reflection cannot read the descriptors that were compiled in.
     #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// The rules of a cluster that nobody has changed, as people read them.
+pub fn usual_settings() -> Vec<Setting> {
+    service::settings_of(&Settings::default())
 }
 
 /// Serves clients until `Door::stopping`.

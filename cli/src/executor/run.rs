@@ -75,7 +75,7 @@ pub(crate) struct ExecutorLayer {
     #[arg(long, value_name = "PATH", env = "MATINS_NODE_TASK_PATH", hide_env_values = true)]
     task_path: Option<String>,
 
-    /// Where nodes read the logs of what runs here [default: 127.0.0.1:7072]
+    /// Where nodes read the logs of what runs here, and where its probes and metrics are [default: 127.0.0.1:7072]
     #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_LISTEN", hide_env_values = true)]
     listen: Option<String>,
 

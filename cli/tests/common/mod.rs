@@ -22,6 +22,16 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A schedule that is due each second, for tests that look what became of its ticks.
+pub(crate) const TICKING: &str = r#"
+workflow: ticking
+schedules:
+  second: { cron: "* * * * * *", catchup: none }
+concurrency: { max_active_runs: 2, on_full: skip }
+tasks:
+  work: { run: "true" }
+"#;
+
 /// Nodes on free ports of loopback, in a folder of their own.
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
@@ -474,6 +484,11 @@ pub(crate) fn command() -> Command {
         }
     }
     command
+}
+
+/// Calls a verb that needs no cluster.
+pub(crate) fn offline(args: &[&str]) -> Said {
+    Said::from(command().args(args).output().expect("the binary can be started"))
 }
 
 /// So many free ports of loopback, all different.

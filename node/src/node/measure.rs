@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::lead::time::LeaderTime;
 use crate::metrics::{Change, Disk, Metrics, Peer, Scrape, Seen};
-use crate::raft::Consensus;
+use crate::raft::{Consensus, HeardStatus};
 use crate::system::boot_time;
 
 /// A peer that was not heard of for so long is not reachable.
@@ -48,7 +48,7 @@ impl Measured {
             last,
             applied: own.applied,
             // Only the leader asks after the others, so only it knows.
-            peers: if leads { self.peers(own.applied) } else { Vec::new() },
+            peers: if leads { self.peers() } else { Vec::new() },
             log_bytes: consensus.log_bytes_after(0),
             blob_bytes: consensus.inner().blobs.total_bytes(),
             blobs_missing: own.blobs_missing,
@@ -56,17 +56,17 @@ impl Measured {
         }
     }
 
-    fn peers(&self, applied: u64) -> Vec<Peer> {
+    fn peers(&self) -> Vec<Peer> {
         let members = self.consensus.members();
         let heard = self.consensus.peers().borrow().clone();
         let others = members.nodes.iter().filter(|(id, _)| **id != self.consensus.node());
         let peer = |(id, member): (&NodeId, &crate::raft::Member)| {
-            let status = heard.iter().find(|(_, peer)| peer.node == *id);
-            let is_fresh = |(at, _): &(_, _)| boot_time().since(*at).0 < HEARD_WITHIN_MILLIS;
+            let heard = heard.iter().find(|heard| heard.status.node == *id);
+            let is_fresh = |heard: &HeardStatus| boot_time().since(heard.asked_at).0 < HEARD_WITHIN_MILLIS;
             Peer {
                 name: member.name.clone(),
-                is_reachable: status.is_some_and(is_fresh),
-                lag: status.map(|(_, peer)| applied.saturating_sub(peer.applied)),
+                is_reachable: heard.is_some_and(is_fresh),
+                lag: heard.map(|heard| heard.lag),
             }
         };
         others.map(peer).collect()

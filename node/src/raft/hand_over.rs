@@ -82,7 +82,7 @@ impl Consensus {
             node
         } else {
             let answers = lead::ask_members(self.inner()).await;
-            let heard: BTreeSet<NodeId> = answers.iter().map(|(_, status)| status.node).collect();
+            let heard: BTreeSet<NodeId> = answers.iter().map(|heard| heard.status.node).collect();
             let others = members.voters().into_iter().filter(|node| *node != self.node());
             let known = others.filter(|node| heard.contains(node));
             let nearest = known.filter_map(|node| Some((self.behind(node)?, node))).min();

@@ -227,8 +227,8 @@ impl Shell {
         let fresh = peers.into_iter().filter(|heard| now.since(heard.asked_at) <= DISKS_KEPT);
         let all = fresh.map(|heard| heard.status).chain([own]);
         let heard: disks::Heard = all.map(|status| (status.node, status.disk)).collect();
-        let voters = self.consensus.members().voter_sets;
-        disks::judge(self.consensus.node(), &heard, &voters, state.cluster.full_disk.is_some())
+        let members = self.consensus.members();
+        disks::judge(self.consensus.node(), &heard, &members, state.cluster.full_disk.is_some())
     }
 
     /// The newest block that a majority of each set of voters has, with all before it (PROTOCOL 6.5).

@@ -2,7 +2,7 @@
 //!
 //! Decides nothing, and nothing waits for it. Start reading at [`Measured`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ impl Measured {
             log_bytes: consensus.log_bytes_after(0),
             blob_bytes: consensus.inner().blobs.total_bytes(),
             blobs_missing: own.blobs_missing,
-            disk: self.disk(),
+            disk: disk_of(&self.data_dir),
         }
     }
 
@@ -71,12 +71,13 @@ impl Measured {
         };
         others.map(peer).collect()
     }
+}
 
-    fn disk(&self) -> Option<Disk> {
-        let found = rustix::fs::statvfs(&self.data_dir).ok()?;
-        // What only root may still write is not free.
-        Some(Disk { free: found.f_bavail * found.f_frsize, size: found.f_blocks * found.f_frsize })
-    }
+/// The disk with this folder, if it can be asked.
+pub(super) fn disk_of(folder: &Path) -> Option<Disk> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    // What only root may still write is not free.
+    Some(Disk { free: found.f_bavail * found.f_frsize, size: found.f_blocks * found.f_frsize })
 }
 
 /// Counts what entries do, while this node leads.

@@ -63,8 +63,9 @@ impl ClusterDoor {
     fn view_of(&self, id: NodeId, member: &Member, voters: &BTreeSet<NodeId>) -> MemberView {
         let heard = self.consensus.peers().borrow().iter().find(|heard| heard.status.node == id).cloned();
         let heard = if id == self.consensus.node() { Some(self.own_status()) } else { heard };
-        let (boot, now) = (boot_time(), self.leader_time());
-        let ahead = |heard: &HeardStatus| heard.wall_at(boot).as_millis() - now.as_millis();
+        // Not `state.now`: that is of the last entry, which in a quiet cluster may be long ago.
+        let (boot, now) = (boot_time(), self.clock.known());
+        let ahead = |heard: &HeardStatus| Some(heard.wall_at(boot).as_millis() - now?.as_millis());
         MemberView {
             node: id,
             name: member.name.clone(),
@@ -75,7 +76,7 @@ impl ClusterDoor {
                 .as_ref()
                 .is_some_and(|heard| boot.since(heard.asked_at).0 < HEARD_WITHIN.as_millis() as u64),
             lag: heard.as_ref().map(|heard| heard.lag),
-            clock_ahead_millis: heard.as_ref().map(ahead),
+            clock_ahead_millis: heard.as_ref().and_then(ahead),
             level_max: heard.as_ref().map(|heard| heard.status.level_max),
             version: if id == self.consensus.node() {
                 env!("CARGO_PKG_VERSION").into()
@@ -90,11 +91,6 @@ impl ClusterDoor {
         let (_, last) = self.consensus.progress();
         let status = self.consensus.status();
         HeardStatus { asked_at: boot_time(), lag: last.saturating_sub(status.applied), status }
-    }
-
-    /// Leader time at this instant. `state.now` is that of the last entry, which in a quiet cluster may be long ago.
-    fn leader_time(&self) -> Timestamp {
-        self.clock.now().max(self.consensus.state().now)
     }
 }
 
@@ -143,7 +139,7 @@ impl Cluster for ClusterDoor {
             own: &own,
             disk_is_full: self.consensus.disk_is_full(),
             time_waiting: self.clock.awaits_person(),
-            now: self.leader_time(),
+            now: self.consensus.state().now,
         });
         ClusterView {
             node: self.consensus.node(),

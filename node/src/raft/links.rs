@@ -1,4 +1,5 @@
-//! Connections to the other nodes: three each, so that a heartbeat never waits behind bulk data (PROTOCOL 2.6).
+//! Connections to the other nodes: four each, so that a heartbeat or a read round never waits behind bulk data or
+//! what clients ask (PROTOCOL 2.6).
 //!
 //! A connection is made when it is first used and again when it broke; nothing here retries a call.
 
@@ -22,8 +23,10 @@ pub(crate) const PART_BYTES: usize = 256 << 10;
 /// The connections to one node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    /// Votes, heartbeats, read rounds, status, and commands for the leader.
+    /// Votes, heartbeats, read rounds and status.
     pub(crate) control: PeerClient<Channel>,
+    /// Commands for the leader, as many and as large as clients ask.
+    pub(crate) commands: PeerClient<Channel>,
     /// Records.
     pub(crate) append: PeerClient<Channel>,
     /// Snapshots and blobs.
@@ -45,7 +48,7 @@ impl Link {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
-        Ok(Self { control: client(), append: client(), bulk: client() })
+        Ok(Self { control: client(), commands: client(), append: client(), bulk: client() })
     }
 }
 

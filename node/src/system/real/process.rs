@@ -3,11 +3,45 @@
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use super::super::joined;
 use crate::store::files::{Disk, Files};
+
+/// A node needs no more open files than this.
+const OPEN_FILES_ENOUGH: u64 = 65_536;
+
+/// How many files this process might open when it was started.
+static OPEN_FILES_FIRST: OnceLock<Rlimit> = OnceLock::new();
+
+/// Lets this process open as many files as its machine allows, up to what is enough for a node, and tells how many these
+/// are. A connection is a file too.
+pub fn raise_open_files() -> u64 {
+    let first = *OPEN_FILES_FIRST.get_or_init(|| getrlimit(Resource::Nofile));
+    let raised = first.maximum.unwrap_or(OPEN_FILES_ENOUGH).min(OPEN_FILES_ENOUGH);
+    let current = first.current.unwrap_or(OPEN_FILES_ENOUGH);
+    if raised > current
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..first })
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+        return current;
+    }
+    raised.max(current)
+}
+
+/// Gives a process that this one has started the limit of open files that this one was started with: programs of before there
+/// were so many files take a raised limit badly.
+pub fn restore_open_files(process: u32) {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    if let (Some(process), Some(first)) = (process, OPEN_FILES_FIRST.get())
+        && let Err(error) = prlimit(Some(process), Resource::Nofile, *first)
+    {
+        tracing::warn!(%error, "tasks have the limit of open files of this node");
+    }
+}
 
 /// Runs a call that waits for the disk, or is long, where it holds up nobody else. It runs to its end even if nobody waits
 /// for it any more.

@@ -259,9 +259,12 @@ impl Parts {
             limits: limits(files),
             stopping: stopping.clone(),
         };
+        // Clients can keep every thread busy that they are given; consensus and leases must not wait for one.
         tasks.spawn(async move {
-            if let Err(error) = serve(door).await {
-                tracing::error!(error = error_chain(&error), "the public port ended");
+            match system::apart("clients", serve(door)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(error = error_chain(&error), "the public port ended"),
+                Err(error) => tracing::error!(%error, "there are no threads for the public port"),
             }
         });
     }

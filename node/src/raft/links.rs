@@ -11,6 +11,7 @@ use std::time::Duration;
 use matins_core::id::NodeId;
 use matins_proto::v1;
 use matins_proto::v1::peer_client::PeerClient;
+use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::system::connect_lazy;
@@ -63,13 +64,16 @@ struct Inner {
     /// The cluster that this node belongs to; 0 before it belongs to one.
     cluster: AtomicU64,
     connect: Duration,
+    /// Where connections live, whoever uses them first: threads that clients press on are no place for a heartbeat.
+    runtime: Handle,
     by_address: Mutex<HashMap<String, Link>>,
 }
 
 impl Links {
+    /// Connections that live in the runtime that this is called in.
     pub(crate) fn new(connect: Duration) -> Self {
-        let by_address = Mutex::new(HashMap::new());
-        Self { inner: Arc::new(Inner { cluster: AtomicU64::new(0), connect, by_address }) }
+        let (by_address, runtime) = (Mutex::new(HashMap::new()), Handle::current());
+        Self { inner: Arc::new(Inner { cluster: AtomicU64::new(0), connect, runtime, by_address }) }
     }
 
     /// The cluster that this node belongs to.
@@ -92,6 +96,7 @@ impl Links {
         if let Some(link) = links.get(address) {
             return Ok(link.clone());
         }
+        let _inside = self.inner.runtime.enter();
         let link = Link::new(address, self.inner.connect)?;
         links.insert(address.to_owned(), link.clone());
         Ok(link)

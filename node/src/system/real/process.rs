@@ -49,6 +49,30 @@ pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'stat
     joined(tokio::task::spawn_blocking(call)).await
 }
 
+/// Runs something on threads of its own, as many as there are cores: however busy it is, and all that it spawns, the machine
+/// gives every other thread its share. What it spawned ends with it.
+pub async fn apart<T: Send + 'static>(
+    name: &str,
+    run: impl Future<Output = T> + Send + 'static,
+) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name(name).enable_all().build()?;
+    // A runtime that is dropped waits for its threads, and nobody may wait like that here.
+    let runtime = Ending(Some(runtime));
+    let running = runtime.0.as_ref().map(|runtime| runtime.spawn(run));
+    Ok(joined(running.expect("it is there until it is dropped")).await)
+}
+
+/// Ends a runtime without waiting for it.
+struct Ending(Option<tokio::runtime::Runtime>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Waits for something where nothing can be awaited; this thread is given up for the time. Needs a runtime of several
 /// threads. `None` if it cannot be waited for.
 pub fn wait_here<T>(wait: impl Future<Output = T>) -> Option<T> {

@@ -42,6 +42,14 @@ pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'stat
     joined(tokio::spawn(called)).await
 }
 
+/// There is one thread, and it has time for everything.
+pub async fn apart<T: Send + 'static>(
+    _name: &str,
+    run: impl Future<Output = T> + Send + 'static,
+) -> io::Result<T> {
+    Ok(joined(tokio::spawn(run)).await)
+}
+
 /// Takes the result of something where nothing can be awaited. There is one thread, so what needs more than this
 /// machine cannot be had: `None`.
 pub fn wait_here<T>(wait: impl Future<Output = T>) -> Option<T> {

@@ -1,6 +1,8 @@
 //! Following one run, or a list of runs.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -29,61 +31,78 @@ const FIRST_ITEMS_MAX: usize = 1_000;
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What was told of a run.
-struct Told {
+/// A run as a watch tells it.
+struct Shown {
+    /// Without tasks.
     run: Run,
-    /// Without items.
-    tasks: BTreeMap<String, Task>,
-    items: BTreeMap<String, Task>,
+    /// Without items, in the order of the definition.
+    tasks: Vec<Task>,
+    items: Vec<Task>,
 }
 
-impl Told {
-    /// A run as a watch tells it.
+/// What was told of a run: small, since a reader may leave it here for hours, and ten thousand may do so.
+struct Told {
+    run: u64,
+    /// Of all tasks and items, in order.
+    tasks: Vec<u64>,
+}
+
+impl Shown {
     fn new(rows: &RetiredRun, state: &State) -> Self {
         let mut run = whole(rows, state, (Detail::NoOutputs, usize::MAX));
-        let mut items = BTreeMap::new();
-        let mut tasks = BTreeMap::new();
-        for task in &mut run.tasks {
-            items.extend(task.items.drain(..).map(|item| (item.address.clone(), item)));
-            tasks.insert(task.address.clone(), task.clone());
-        }
+        let mut tasks = std::mem::take(&mut run.tasks);
+        let items = tasks.iter_mut().flat_map(|task| std::mem::take(&mut task.items)).collect();
         Self { run, tasks, items }
     }
 
+    fn told(&self) -> Told {
+        let mut tasks: Vec<u64> = self.tasks.iter().chain(&self.items).map(fingerprint).collect();
+        tasks.sort_unstable();
+        Told { run: fingerprint(&self.run), tasks }
+    }
+
     /// The whole of it, to begin with.
-    fn all(&self, index: u64) -> WatchRunResponse {
-        let mut run = self.run.clone();
+    fn all(self, index: u64) -> WatchRunResponse {
+        let ended = has_ended(&self.run);
+        let (mut run, mut items) = (self.run, self.items);
+        items.sort_by_key(|item| item.item_index);
+        run.tasks = self.tasks;
         for task in &mut run.tasks {
-            let own = self.items.values().filter(|item| item.name == task.name);
+            let own = items.iter().filter(|item| item.name == task.name);
             task.items = own.take(FIRST_ITEMS_MAX).cloned().collect();
-            task.items.sort_by_key(|item| item.item_index);
         }
-        let ended = has_ended(&run);
         WatchRunResponse { index, resync: true, run: Some(run), tasks: vec![], items: vec![], ended }
     }
 
     /// What is new since `before`.
-    fn since(&self, before: &Self, index: u64) -> WatchRunResponse {
-        let bare = |run: &Run| Run { tasks: Vec::new(), ..run.clone() };
-        let run = Some(bare(&self.run)).filter(|run| *run != bare(&before.run));
-        let changed = |now: &BTreeMap<String, Task>, then: &BTreeMap<String, Task>| -> Vec<Task> {
-            let new = now.iter().filter(|(address, task)| then.get(*address) != Some(*task));
-            new.map(|(_, task)| task.clone()).collect()
+    fn since(self, before: &Told, index: u64) -> WatchRunResponse {
+        let changed = |tasks: Vec<Task>| {
+            let is_new = |task: &Task| before.tasks.binary_search(&fingerprint(task)).is_err();
+            let mut new: Vec<Task> = tasks.into_iter().filter(is_new).collect();
+            new.sort_by(|one, other| one.address.cmp(&other.address));
+            new
         };
-        let is_ended = has_ended(&self.run);
-        let open = self.run.tasks.iter().filter_map(|task| task.item_counts.as_ref()).map(|counts| {
+        let ended = has_ended(&self.run);
+        let open = self.tasks.iter().filter_map(|task| task.item_counts.as_ref()).map(|counts| {
             counts.waiting + counts.queued + counts.running + counts.stopping + counts.retrying
         });
         let is_told = open.sum::<u32>() <= OPEN_ITEMS_MAX;
         WatchRunResponse {
             index,
             resync: false,
-            run,
-            tasks: changed(&self.tasks, &before.tasks),
-            items: if is_told { changed(&self.items, &before.items) } else { Vec::new() },
-            ended: is_ended,
+            run: Some(self.run).filter(|run| fingerprint(run) != before.run),
+            tasks: changed(self.tasks),
+            items: if is_told { changed(self.items) } else { Vec::new() },
+            ended,
         }
     }
+}
+
+/// Stands for a message that was told: two that differ have the same one once in 2^64.
+fn fingerprint(message: &impl prost::Message) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&message.encode_to_vec());
+    hasher.finish()
 }
 
 struct WatchRun {
@@ -100,7 +119,7 @@ pub(super) async fn run(api: Api, request: WatchRunRequest) -> Result<Messages<W
     let run = api.find_run(&read.state, &request.run).await?.id();
     let told = api
         .heard(request.after_index)
-        .and_then(|state| state.retired(run).map(|rows| Told::new(&rows, &state)));
+        .and_then(|state| state.retired(run).map(|rows| Shown::new(&rows, &state).told()));
     let pulse = Pulse::new(api.clone());
     let watch = WatchRun { api, pulse, run, told, is_over: false };
     Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
@@ -120,13 +139,11 @@ impl WatchRun {
         let rows = found
             .rows(&state)
             .ok_or_else(|| ApiError::not_found(Reason::RunNotFound, "run", &self.run.to_string()))?;
-        let now = Told::new(&rows, &state);
-        let message = match &self.told {
-            Some(before) => now.since(before, state.index.0),
+        let now = Shown::new(&rows, &state);
+        Ok(match self.told.replace(now.told()) {
+            Some(before) => now.since(&before, state.index.0),
             None => now.all(state.index.0),
-        };
-        self.told = Some(now);
-        Ok(message)
+        })
     }
 }
 
@@ -135,8 +152,8 @@ struct WatchList {
     pulse: Pulse,
     lines: Lines,
     limit: usize,
-    /// `None` before the first message.
-    told: Option<BTreeMap<RunId, Run>>,
+    /// The lines that were told. `None` before the first message.
+    told: Option<BTreeMap<RunId, u64>>,
     is_over: bool,
 }
 
@@ -148,7 +165,7 @@ pub(super) async fn list(
     let lines = Lines::of_watch(&request)?;
     let limit = page_size(request.limit, 50)?;
     api.read(false).await?;
-    let told = api.heard(request.after_index).map(|state: Arc<State>| by_id(lines.of_state(&state, limit)));
+    let told = api.heard(request.after_index).map(|state: Arc<State>| by_id(&lines.of_state(&state, limit)));
     let pulse = Pulse::new(api.clone());
     let watch = WatchList { api, pulse, lines, limit, told, is_over: false };
     Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
@@ -161,8 +178,8 @@ pub(super) async fn list(
     })))
 }
 
-fn by_id(runs: Vec<Run>) -> BTreeMap<RunId, Run> {
-    runs.into_iter().filter_map(|run| Some((run.id.parse().ok()?, run))).collect()
+fn by_id(runs: &[Run]) -> BTreeMap<RunId, u64> {
+    runs.iter().filter_map(|run| Some((run.id.parse().ok()?, fingerprint(run)))).collect()
 }
 
 impl WatchList {
@@ -172,15 +189,17 @@ impl WatchList {
         let Some(told) = &mut self.told else {
             let asked = (&self.lines, Cursor::start(), self.limit);
             let (runs, _) = page(&self.api, &state, asked).await?;
-            self.told = Some(by_id(runs.clone()));
+            self.told = Some(by_id(&runs));
             return Ok(WatchRunsResponse { index, resync: true, runs, removed: Vec::new() });
         };
-        let now = self.lines.of_state(&state, self.limit);
-        let removed = removed(told, &now, (&state, self.limit));
+        let mut runs = self.lines.of_state(&state, self.limit);
+        let removed = removed(told, &runs, (&state, self.limit));
         told.retain(|id, _| !removed.contains(id));
-        let now = by_id(now);
-        let new = now.iter().rev().filter(|(id, run)| told.get(*id) != Some(*run));
-        let runs: Vec<Run> = new.map(|(_, run)| run.clone()).collect();
+        let now = by_id(&runs);
+        // Those that are new or have changed, the newest first.
+        let id = |run: &Run| run.id.parse::<RunId>().ok();
+        runs.retain(|run| id(run).is_some_and(|id| told.get(&id) != now.get(&id)));
+        runs.sort_by_key(|run| Reverse(id(run)));
         told.extend(now);
         // A list that is watched for weeks must not grow: what is far behind is not told again.
         while told.len() > TOLD_MAX {
@@ -192,7 +211,7 @@ impl WatchList {
 }
 
 /// Which lines that were told are none any more. A run that left for history stays a line: it changes no more.
-fn removed(told: &BTreeMap<RunId, Run>, now: &[Run], (state, limit): (&State, usize)) -> Vec<RunId> {
+fn removed(told: &BTreeMap<RunId, u64>, now: &[Run], (state, limit): (&State, usize)) -> Vec<RunId> {
     let ids = |texts: &mut dyn Iterator<Item = &String>| -> BTreeSet<RunId> {
         texts.filter_map(|text| text.parse().ok()).collect()
     };

@@ -38,8 +38,8 @@ use crate::serve::{Door, DoorLimits, Seats, serve};
 use crate::shrink::shrunk;
 use crate::system::{self, Listener};
 use crate::traces;
-pub use config::{ExecutorSettings, NodeConfig};
 use config::Identity;
+pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
 use measure::Measured;
 pub use outside::{ExecutorProcess, ExecutorProcessConfig};
@@ -316,7 +316,8 @@ fn start_executor(
 ) -> Result<Option<ExecutorHandle>, NodeError> {
     let Some(settings) = config.executor.clone() else { return Ok(None) };
     let level = u32::from(config.level_max);
-    let identity = Identity { node: consensus.node(), name: config.name.clone(), address: String::new(), level };
+    let identity =
+        Identity { node: consensus.node(), name: config.name.clone(), address: String::new(), level };
     let leader = leader_address(consensus, tasks, stopping);
     spawn_executor(settings.executor(&config.data_dir, identity), leader, blobs.clone()).map(Some)
 }

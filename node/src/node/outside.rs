@@ -242,7 +242,8 @@ impl Nodes {
         let Known { members, leader } = self.known();
         let mut nodes: Vec<(NodeId, Member)> = members.nodes.into_iter().collect();
         nodes.sort_by_key(|(node, _)| Some(*node) != leader);
-        let link = |(node, member): (NodeId, Member)| Some((node, self.links.at(&member.cluster_address).ok()?));
+        let link =
+            |(node, member): (NodeId, Member)| Some((node, self.links.at(&member.cluster_address).ok()?));
         nodes.into_iter().filter_map(link).collect()
     }
 

@@ -342,8 +342,7 @@ mod tests {
     #[tokio::test]
     async fn clients_who_fill_the_queue_leave_room_for_the_cluster_itself() {
         let (queue, waiting) = Queue::new(Duration::from_secs(1));
-        let request =
-            Request { id: "a".parse().unwrap(), not_after: Timestamp::ZERO };
+        let request = Request { id: "a".parse().unwrap(), not_after: Timestamp::ZERO };
         let of_client = || vec![Proposal { request: Some(request.clone()), ..proposal(1) }];
         for _ in 0..QUEUE_MAX {
             drop(queue.enqueue(of_client(), false).unwrap());

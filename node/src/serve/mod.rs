@@ -163,7 +163,10 @@ pub async fn serve(door: Door) -> Result<(), ServeError> {
         .max_concurrent_streams(limits.streams_per_connection_max)
         // No layer and no deadline here: what is below answers each in its own terms.
         .add_routes(Routes::from(either(grpc, plain)))
-        .serve_with_incoming_shutdown(admit(incoming(listener), connections), stopping.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            admit(incoming(listener), connections),
+            stopping.clone().cancelled_owned(),
+        );
     let goodbye = async {
         stopping.cancelled().await;
         tokio::time::sleep(GOODBYE).await;

@@ -48,11 +48,7 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    pub(crate) fn new(
-        api: &Api,
-        services: Services,
-        (streams, limits): (Seats, &super::DoorLimits),
-    ) -> Self {
+    pub(crate) fn new(api: &Api, services: Services, (streams, limits): (Seats, &super::DoorLimits)) -> Self {
         Self {
             services,
             streams: Streams::new(streams, api.stopping.clone()),

@@ -1,26 +1,24 @@
 //! Following one run, or a list of runs.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hasher as _};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::stream;
 use matins_core::State;
-use matins_core::history::RetiredRun;
 use matins_core::id::RunId;
 use matins_proto::v1::error::Reason;
 use matins_proto::v1::{Run, Task, WatchRunRequest, WatchRunResponse, WatchRunsRequest, WatchRunsResponse};
+use prost::Message as _;
 use tokio_stream::Stream;
 use tonic::Status;
 
 use super::list::{Cursor, Lines, page};
+use super::looks::{Listed, Looks, RunPrints, Shown};
 use crate::serve::api::{Api, page_size};
 use crate::serve::error::ApiError;
 use crate::serve::pulse::Pulse;
-use crate::serve::view::run::{has_ended, whole};
-use crate::serve::view::task::Detail;
+use crate::serve::view::run::has_ended;
 
 /// Items are told one by one while at most so many have not ended.
 const OPEN_ITEMS_MAX: u32 = 100;
@@ -31,97 +29,65 @@ const FIRST_ITEMS_MAX: usize = 1_000;
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// A run as a watch tells it.
-struct Shown {
-    /// Without tasks.
-    run: Run,
-    /// Without items, in the order of the definition.
-    tasks: Vec<Task>,
-    items: Vec<Task>,
-}
-
-/// What was told of a run: small, since a reader may leave it here for hours, and ten thousand may do so.
-struct Told {
-    run: u64,
-    /// Of all tasks and items, in order.
-    tasks: Vec<u64>,
-}
-
-impl Shown {
-    fn new(rows: &RetiredRun, state: &State) -> Self {
-        let mut run = whole(rows, state, (Detail::NoOutputs, usize::MAX));
-        let mut tasks = std::mem::take(&mut run.tasks);
-        let items = tasks.iter_mut().flat_map(|task| std::mem::take(&mut task.items)).collect();
-        Self { run, tasks, items }
-    }
-
-    fn told(&self) -> Told {
-        let mut tasks: Vec<u64> = self.tasks.iter().chain(&self.items).map(fingerprint).collect();
-        tasks.sort_unstable();
-        Told { run: fingerprint(&self.run), tasks }
-    }
-
-    /// The whole of it, to begin with.
-    fn all(self, index: u64) -> WatchRunResponse {
-        let ended = has_ended(&self.run);
-        let (mut run, mut items) = (self.run, self.items);
+/// The whole of a run, to begin with.
+fn all(shown: &Shown, index: u64) -> WatchRunResponse {
+    let ended = has_ended(&shown.run);
+    let mut run = shown.run.clone();
+    run.tasks = shown.tasks.iter().map(|(_, task)| task.clone()).collect();
+    for task in &mut run.tasks {
+        let own = shown.items.iter().filter(|(_, item)| item.name == task.name);
+        let mut items: Vec<&Task> = own.map(|(_, item)| item).collect();
         items.sort_by_key(|item| item.item_index);
-        run.tasks = self.tasks;
-        for task in &mut run.tasks {
-            let own = items.iter().filter(|item| item.name == task.name);
-            task.items = own.take(FIRST_ITEMS_MAX).cloned().collect();
-        }
-        WatchRunResponse { index, resync: true, run: Some(run), tasks: vec![], items: vec![], ended }
+        task.items = items.into_iter().take(FIRST_ITEMS_MAX).cloned().collect();
     }
+    WatchRunResponse { index, resync: true, run: Some(run), tasks: vec![], items: vec![], ended }
+}
 
-    /// What is new since `before`.
-    fn since(self, before: &Told, index: u64) -> WatchRunResponse {
-        let changed = |tasks: Vec<Task>| {
-            let is_new = |task: &Task| before.tasks.binary_search(&fingerprint(task)).is_err();
-            let mut new: Vec<Task> = tasks.into_iter().filter(is_new).collect();
-            new.sort_by(|one, other| one.address.cmp(&other.address));
-            new
-        };
-        let ended = has_ended(&self.run);
-        let open = self.tasks.iter().filter_map(|task| task.item_counts.as_ref()).map(|counts| {
+/// What is new of a run since `before`.
+fn since(shown: &Shown, before: &RunPrints, index: u64) -> WatchRunResponse {
+    let changed = |tasks: &[(u64, Task)]| {
+        let new = tasks.iter().filter(|(print, _)| before.tasks.binary_search(print).is_err());
+        let mut new: Vec<Task> = new.map(|(_, task)| task.clone()).collect();
+        new.sort_by(|one, other| one.address.cmp(&other.address));
+        new
+    };
+    let open =
+        shown.tasks.iter().filter_map(|(_, task)| task.item_counts.as_ref()).map(|counts| {
             counts.waiting + counts.queued + counts.running + counts.stopping + counts.retrying
         });
-        let is_told = open.sum::<u32>() <= OPEN_ITEMS_MAX;
-        WatchRunResponse {
-            index,
-            resync: false,
-            run: Some(self.run).filter(|run| fingerprint(run) != before.run),
-            tasks: changed(self.tasks),
-            items: if is_told { changed(self.items) } else { Vec::new() },
-            ended,
-        }
+    let is_told = open.sum::<u32>() <= OPEN_ITEMS_MAX;
+    WatchRunResponse {
+        index,
+        resync: false,
+        run: (shown.prints.run != before.run).then(|| shown.run.clone()),
+        tasks: changed(&shown.tasks),
+        items: if is_told { changed(&shown.items) } else { Vec::new() },
+        ended: has_ended(&shown.run),
     }
-}
-
-/// Stands for a message that was told: two that differ have the same one once in 2^64.
-fn fingerprint(message: &impl prost::Message) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&message.encode_to_vec());
-    hasher.finish()
 }
 
 struct WatchRun {
     api: Api,
     pulse: Pulse,
+    looks: Looks,
     run: RunId,
-    told: Option<Told>,
+    /// `None` before the first message.
+    told: Option<Arc<RunPrints>>,
     is_over: bool,
 }
 
 /// Follows one run until it has ended.
-pub(super) async fn run(api: Api, request: WatchRunRequest) -> Result<Messages<WatchRunResponse>, ApiError> {
+pub(super) async fn run(
+    (api, looks): (Api, Looks),
+    request: WatchRunRequest,
+) -> Result<Messages<WatchRunResponse>, ApiError> {
     let read = api.read(false).await?;
     let run = api.find_run(&read.state, &request.run).await?.id();
     let told = api
         .heard(request.after_index)
-        .and_then(|state| state.retired(run).map(|rows| Shown::new(&rows, &state).told()));
+        .and_then(|state| state.retired(run).map(|rows| Shown::new(&rows, &state).prints));
     let pulse = Pulse::new(api.clone());
-    let watch = WatchRun { api, pulse, run, told, is_over: false };
+    let watch = WatchRun { api, pulse, looks, run, told, is_over: false };
     Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
         if watch.is_over {
             return None;
@@ -135,21 +101,31 @@ pub(super) async fn run(api: Api, request: WatchRunRequest) -> Result<Messages<W
 impl WatchRun {
     async fn next(&mut self) -> Result<WatchRunResponse, ApiError> {
         let state = self.pulse.next().await?;
-        let found = self.api.found_run(&state, self.run).await?;
-        let rows = found
-            .rows(&state)
-            .ok_or_else(|| ApiError::not_found(Reason::RunNotFound, "run", &self.run.to_string()))?;
-        let now = Shown::new(&rows, &state);
-        Ok(match self.told.replace(now.told()) {
-            Some(before) => now.since(&before, state.index.0),
-            None => now.all(state.index.0),
+        let shown = self.look(&state).await?;
+        Ok(match self.told.replace(Arc::clone(&shown.prints)) {
+            Some(before) => since(&shown, &before, state.index.0),
+            None => all(&shown, state.index.0),
         })
+    }
+
+    async fn look(&self, state: &State) -> Result<Arc<Shown>, ApiError> {
+        if let Some(shown) = self.looks.run(self.run, state) {
+            return Ok(shown);
+        }
+        let found = self.api.found_run(state, self.run).await?;
+        let rows = found.rows(state);
+        let rows =
+            rows.ok_or_else(|| ApiError::not_found(Reason::RunNotFound, "run", &self.run.to_string()))?;
+        Ok(Arc::new(Shown::new(&rows, state)))
     }
 }
 
 struct WatchList {
     api: Api,
     pulse: Pulse,
+    looks: Looks,
+    /// Stands for the next two.
+    key: Vec<u8>,
     lines: Lines,
     limit: usize,
     /// The lines that were told. `None` before the first message.
@@ -159,15 +135,16 @@ struct WatchList {
 
 /// Follows a list of runs.
 pub(super) async fn list(
-    api: Api,
+    (api, looks): (Api, Looks),
     request: WatchRunsRequest,
 ) -> Result<Messages<WatchRunsResponse>, ApiError> {
     let lines = Lines::of_watch(&request)?;
     let limit = page_size(request.limit, 50)?;
     api.read(false).await?;
-    let told = api.heard(request.after_index).map(|state: Arc<State>| by_id(&lines.of_state(&state, limit)));
+    let told = api.heard(request.after_index).map(|state| by_id(&Listed::new(lines.of_state(&state, limit))));
+    let key = WatchRunsRequest { after_index: 0, ..request }.encode_to_vec();
     let pulse = Pulse::new(api.clone());
-    let watch = WatchList { api, pulse, lines, limit, told, is_over: false };
+    let watch = WatchList { api, pulse, looks, key, lines, limit, told, is_over: false };
     Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
         if watch.is_over {
             return None;
@@ -178,8 +155,8 @@ pub(super) async fn list(
     })))
 }
 
-fn by_id(runs: &[Run]) -> BTreeMap<RunId, u64> {
-    runs.iter().filter_map(|run| Some((run.id.parse().ok()?, fingerprint(run)))).collect()
+fn by_id(listed: &Listed) -> BTreeMap<RunId, u64> {
+    listed.runs.iter().map(|(id, print, _)| (*id, *print)).collect()
 }
 
 impl WatchList {
@@ -189,18 +166,15 @@ impl WatchList {
         let Some(told) = &mut self.told else {
             let asked = (&self.lines, Cursor::start(), self.limit);
             let (runs, _) = page(&self.api, &state, asked).await?;
-            self.told = Some(by_id(&runs));
+            self.told = Some(by_id(&Listed::new(runs.clone())));
             return Ok(WatchRunsResponse { index, resync: true, runs, removed: Vec::new() });
         };
-        let mut runs = self.lines.of_state(&state, self.limit);
-        let removed = removed(told, &runs, (&state, self.limit));
+        let now = self.looks.list(&self.key, (&self.lines, self.limit), &state);
+        let removed = removed(told, &now, (&state, self.limit));
         told.retain(|id, _| !removed.contains(id));
-        let now = by_id(&runs);
-        // Those that are new or have changed, the newest first.
-        let id = |run: &Run| run.id.parse::<RunId>().ok();
-        runs.retain(|run| id(run).is_some_and(|id| told.get(&id) != now.get(&id)));
-        runs.sort_by_key(|run| Reverse(id(run)));
-        told.extend(now);
+        let new = now.runs.iter().filter(|(id, print, _)| told.get(id) != Some(print));
+        let runs: Vec<Run> = new.map(|(_, _, run)| run.clone()).collect();
+        told.extend(now.runs.iter().map(|(id, print, _)| (*id, *print)));
         // A list that is watched for weeks must not grow: what is far behind is not told again.
         while told.len() > TOLD_MAX {
             told.pop_first();
@@ -211,17 +185,12 @@ impl WatchList {
 }
 
 /// Which lines that were told are none any more. A run that left for history stays a line: it changes no more.
-fn removed(told: &BTreeMap<RunId, u64>, now: &[Run], (state, limit): (&State, usize)) -> Vec<RunId> {
-    let ids = |texts: &mut dyn Iterator<Item = &String>| -> BTreeSet<RunId> {
-        texts.filter_map(|text| text.parse().ok()).collect()
-    };
-    let lines = ids(&mut now.iter().map(|run| &run.id));
-    let folded = ids(&mut now.iter().flat_map(|run| &run.retries));
+fn removed(told: &BTreeMap<RunId, u64>, now: &Listed, (state, limit): (&State, usize)) -> Vec<RunId> {
     // A full list says nothing of what is older than its last line.
-    let oldest = lines.first().copied().filter(|_| now.len() == limit);
+    let oldest = now.lines.first().copied().filter(|_| now.runs.len() == limit);
     let is_gone = |run: &RunId| {
         let is_seen = oldest.is_none_or(|oldest| *run > oldest);
-        folded.contains(run) || (state.runs.contains(run) && is_seen && !lines.contains(run))
+        now.folded.contains(run) || (state.runs.contains(run) && is_seen && !now.lines.contains(run))
     };
     told.keys().filter(|run| is_gone(run)).copied().collect()
 }

@@ -29,7 +29,7 @@ params:
 ";
 
 /// Asks by HTTP; gives the status and the body.
-fn http(node: &Node, path: &str) -> (u16, String) {
+pub(crate) fn http(node: &Node, path: &str) -> (u16, String) {
     let url = format!("http://{}{path}", node.endpoint());
     let output = Command::new("curl").args(["-sS", "-w", "\n%{http_code}", &url]).output();
     let output = output.expect("curl is installed, as CONTRIBUTING says");

@@ -16,6 +16,8 @@ use crate::system::{Listener, incoming};
 
 /// A connection without a sign of life for so long is asked for one, and closed if none comes.
 const KEEPALIVE: Duration = Duration::from_secs(2);
+/// Nodes and executors that are alive take what they asked for.
+const STALLED_MAX: Duration = Duration::from_secs(30);
 
 /// Serves other nodes and executors until `stopping`.
 pub(super) async fn serve_cluster(
@@ -29,7 +31,10 @@ pub(super) async fn serve_cluster(
         .add_service(consensus.peer_service())
         .add_service(LinkService::server(consensus, lead))
         .add_optional_service(logs.map(AttemptLogsServer::new))
-        .serve_with_incoming_shutdown(admit(incoming(listener), seats), stopping.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            admit(incoming(listener), seats, STALLED_MAX),
+            stopping.cancelled_owned(),
+        )
         .await;
     if let Err(error) = served {
         tracing::error!(error = error_chain(&error), "the cluster port ended");

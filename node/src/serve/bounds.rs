@@ -19,6 +19,7 @@ use matins_proto::v1::error::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
+use super::connections::{Readers, Untaken};
 use super::error::ApiError;
 use crate::metrics::{Bound, DoorCounts, Used};
 
@@ -112,13 +113,43 @@ impl RequestBytes {
     }
 }
 
-/// An answer that holds its seat until it has ended, or nobody wants it any more.
-pub(crate) fn seated(answer: Response, seat: Seat) -> Response {
-    let look = move |_: &Bytes| {
-        let _until_it_is_dropped = &seat;
-        Ok(())
-    };
-    answer.map(|body| Body::new(Watched { body, look }))
+/// An answer that holds its seat until it has ended, or nobody wants it any more, and says when it waits for its reader.
+pub(crate) fn seated(answer: Response, seat: Seat, readers: Option<Readers>) -> Response {
+    answer.map(|body| Body::new(Seated { body, readers, untaken: None, _seat: seat }))
+}
+
+struct Seated {
+    body: Body,
+    /// `None`: its connection is not known.
+    readers: Option<Readers>,
+    untaken: Option<Untaken>,
+    _seat: Seat,
+}
+
+impl HttpBody for Seated {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // Whoever asks for more has room for it: the reader has taken what came before, or nearly all.
+        self.untaken = None;
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(_))) = &polled {
+            self.untaken = self.readers.as_ref().map(Readers::wait);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A body of which every piece is looked at.

@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 
 use super::api::Api;
 use super::bounds::{Bounds, Seats, TurnedAway, overloaded, seated};
+use super::connections::Readers;
 use super::service::Services;
 use super::{DoorLimits, ServeError, health};
 
@@ -69,11 +70,12 @@ pub(crate) fn router(
     // Outermost, since a stream has its seat for as long as it is open and a call only until its answer begins.
     let streaming = Arc::new(streaming()?);
     let router = router.layer(from_fn(move |request: Request, next: Next| {
+        let readers = request.extensions().get::<Readers>().cloned();
         let seat = streaming.contains(request.uri().path()).then(|| streams.take());
         async move {
             match seat.transpose() {
                 Ok(None) => next.run(request).await,
-                Ok(Some(seat)) => seated(next.run(request).await, seat),
+                Ok(Some(seat)) => seated(next.run(request).await, seat, readers),
                 Err(error) => Status::from(error).into_http(),
             }
         }

@@ -99,7 +99,8 @@ pub struct DoorLimits {
     pub streams_per_connection_max: u32,
     /// A connection without a sign of life for so long is asked for one, and closed if none comes.
     pub keepalive: Duration,
-    /// A connection whose other side takes nothing for so long is closed.
+    /// A connection whose other side takes nothing for so long is closed, also if it is only one stream of it that is not
+    /// read.
     pub stalled_max: Duration,
 }
 
@@ -164,7 +165,7 @@ pub async fn serve(door: Door) -> Result<(), ServeError> {
         // No layer and no deadline here: what is below answers each in its own terms.
         .add_routes(Routes::from(either(grpc, plain)))
         .serve_with_incoming_shutdown(
-            admit(incoming(listener), connections),
+            admit(incoming(listener), connections, limits.stalled_max),
             stopping.clone().cancelled_owned(),
         );
     let goodbye = async {

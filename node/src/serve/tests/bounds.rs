@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use matins_proto::v1::{WatchRunRequest, WatchRunsRequest};
+use matins_core::time::Timestamp;
+use matins_proto::v1::logs_client::LogsClient;
+use matins_proto::v1::runs_client::RunsClient;
+use matins_proto::v1::{ReadLogsRequest, WatchRunRequest, WatchRunsRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{World, reason};
 use crate::metrics::Scrape as _;
 use crate::serve::DoorLimits;
+use crate::serve::cluster::{LogPiece, LogStream};
 
 /// Long enough for anything here, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -101,6 +106,57 @@ async fn a_connection_beyond_the_bound_is_closed_at_once() {
     assert_eq!(value(&world, "matins_turned_away_total{bound=\"connections\"}"), "1");
     drop(held);
     until("it makes room", || used() == "1").await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_ends_its_connection() {
+    let short = Duration::from_millis(300);
+    let limits = DoorLimits { stalled_max: short, keepalive: short, ..DoorLimits::default() };
+    let world = World::with(limits).await;
+    world.alone.found();
+    world.apply("workflow: w\ntasks: { t: { run: 'true' } }").await.unwrap();
+    let run = world.start("w").await.unwrap();
+    // More than what a client takes without being asked for it.
+    let piece = LogPiece {
+        position: 1,
+        at: Timestamp::from_millis(5),
+        stream: LogStream::Stdout,
+        text: ("x".repeat(60_000) + "\n").into(),
+    };
+    let fence = *world.alone.state().live.first().unwrap().0;
+    world.alone.logs.lock().unwrap().insert(fence, vec![piece; 100]);
+    let channel = Endpoint::try_from(format!("http://{}", world.address)).unwrap();
+    let channel = channel.initial_stream_window_size(65_535).connect().await.unwrap();
+    let read = ReadLogsRequest { run: run.clone(), ..Default::default() };
+    let unread = LogsClient::new(channel.clone()).read(read).await.unwrap().into_inner();
+    // Others on its connection are read until it ends.
+    let watch = WatchRunRequest { run: run.clone(), ..Default::default() };
+    let mut watched = RunsClient::new(channel).watch(watch).await.unwrap().into_inner();
+    let ended = async { while watched.message().await.is_ok_and(|message| message.is_some()) {} };
+    tokio::time::timeout(DEADLINE, ended).await.expect("its connection is closed");
+    until("the seats are free", || value(&world, "matins_bound_used{bound=\"grpc_streams\"}") == "0").await;
+    drop(unread);
+    // The connection of those who read goes on.
+    world.run(&run).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_read_slowly_goes_on() {
+    let short = Duration::from_millis(300);
+    let limits = DoorLimits { stalled_max: short, keepalive: short, ..DoorLimits::default() };
+    let world = World::with(limits).await;
+    world.alone.found();
+    world.apply("workflow: w\ntasks: { t: { run: 'true' } }").await.unwrap();
+    let run = world.start("w").await.unwrap();
+    let mut watched =
+        world.runs().watch(WatchRunRequest { run, ..Default::default() }).await.unwrap().into_inner();
+    // Longer than a stream may wait: there is nothing that waits for its reader.
+    for _ in 0..2 {
+        tokio::time::sleep(3 * short).await;
+        assert!(watched.message().await.unwrap().is_some());
+    }
     world.stop().await;
 }
 

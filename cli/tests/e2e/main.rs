@@ -24,3 +24,4 @@ mod restart;
 mod seeing;
 mod snapshot;
 mod three_nodes;
+mod told;

@@ -19,6 +19,7 @@ use tonic_types::StatusExt as _;
 
 use crate::common::load::{Deaths, Load};
 use crate::common::{Cluster, DEADLINE, Node};
+use crate::told::Told;
 
 /// Calls by gRPC that a node takes at once (`docs/operations.md`).
 const CALLS_MAX: usize = 1_024;
@@ -56,12 +57,11 @@ impl Standing {
     }
 }
 
-/// The value of one series of a node.
+/// What a node tells of one of its bounds.
 #[track_caller]
-fn told(node: &Node, series: &str) -> usize {
-    let text = crate::public_port::http(node, "/metrics").1;
-    let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in {text}"))
+fn told(node: &Node, name: &str, bound: &str) -> usize {
+    let value = Told::at(&node.endpoint()).sum_where(name, ("bound", bound));
+    value.unwrap_or_else(|| panic!("no {name} of {bound}")) as usize
 }
 
 async fn connect(endpoint: &str) -> Channel {
@@ -161,8 +161,7 @@ fn ten_times_the_callers_are_all_served_in_the_end_and_the_leader_leads_on() {
     assert_eq!(slots.len(), CALLER_CONNECTIONS * CALLERS_EACH);
     assert!(slots.iter().all(|slots| *slots == rounds), "what was accepted is done");
     let bounds = ["grpc_calls", "commands"];
-    let count =
-        |bound| told(&cluster.nodes[leader], &format!("matins_turned_away_total{{bound=\"{bound}\"}}"));
+    let count = |bound| told(&cluster.nodes[leader], "matins_turned_away_total", bound);
     let counted: usize = bounds.into_iter().map(count).sum();
     assert!(counted >= met.turned_away.load(Ordering::Relaxed), "{counted} are counted: {met:?}");
     load.go_on_for(&cluster, 2);
@@ -296,7 +295,7 @@ fn ten_thousand_watches_of_which_some_read_nothing_cost_the_leader_little() {
     let runtime = Runtime::new().expect("threads can be had");
     let endpoint = leader.endpoint();
     let mut watches = runtime.block_on(Watches::open(&endpoint, &run));
-    assert_eq!(told(leader, "matins_bound_used{bound=\"grpc_streams\"}"), STREAMS_MAX);
+    assert_eq!(told(leader, "matins_bound_used", "grpc_streams"), STREAMS_MAX);
     is_within_bounds();
 
     // One more is turned away, and everybody else is served.
@@ -327,7 +326,7 @@ fn ten_thousand_watches_of_which_some_read_nothing_cost_the_leader_little() {
 
     drop(watches);
     drop(runtime);
-    cluster.until("their seats are free", || told(leader, "matins_bound_used{bound=\"grpc_streams\"}") == 0);
+    cluster.until("their seats are free", || told(leader, "matins_bound_used", "grpc_streams") == 0);
     cluster.ask(&["cancel", &run]).well();
     load.end(&cluster, Deaths::None).well();
 }

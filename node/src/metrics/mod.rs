@@ -6,7 +6,9 @@
 
 mod counts;
 mod door;
+mod executor;
 mod gauges;
+mod process;
 mod registrar;
 #[cfg(test)]
 mod tests;
@@ -21,9 +23,13 @@ pub(crate) use counts::Change;
 pub use counts::Counts;
 pub use door::DoorCounts;
 pub(crate) use door::{Bound, Used};
+pub use executor::{ExecutorMetrics, OutsideMetrics};
 use gauges::Gauges;
-pub use gauges::{Disk, Peer, Seen};
+pub use gauges::{Peer, Seen};
+pub use process::Disk;
 use registrar::{Described, Registrar};
+
+use crate::system::boot_time;
 
 /// The media type of what [`Metrics::text`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,20 +43,25 @@ struct Inner {
     described: Vec<Described>,
     counts: Counts,
     door: DoorCounts,
+    /// Of the executor that belongs to the node, if one does.
+    executor: Option<ExecutorMetrics>,
     /// Set anew at each scrape, one scrape at a time.
     gauges: Mutex<Gauges>,
 }
 
 impl Metrics {
-    /// Those of a node that measures `timings`.
-    pub fn new(timings: &Timings) -> Self {
+    /// Those of a node that measures `timings`, with what its executor counts.
+    pub fn new(timings: &Timings, executor: Option<ExecutorMetrics>) -> Self {
         let mut registrar = Registrar::default();
         timings.register(&mut registrar);
         let counts = Counts::register(&mut registrar);
         let door = DoorCounts::register(&mut registrar);
         let gauges = Mutex::new(Gauges::register(&mut registrar));
+        if let Some(executor) = &executor {
+            executor.name(&mut registrar);
+        }
         let (registry, described) = registrar.done();
-        Self(Arc::new(Inner { registry, described, counts, door, gauges }))
+        Self(Arc::new(Inner { registry, described, counts, door, executor, gauges }))
     }
 
     /// What is counted as entries are applied.
@@ -67,18 +78,27 @@ impl Metrics {
     pub fn text(&self, seen: &Seen) -> String {
         let gauges = self.0.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.set(seen);
-        let mut text = String::new();
-        encode(&mut text, &self.0.registry).expect("a string can always be written to");
-        text
-    }
-
-    /// What each metric means, as a table for people.
-    pub fn reference(&self) -> String {
-        registrar::reference(&self.0.described)
+        if let Some(executor) = &self.0.executor {
+            executor.set(boot_time());
+        }
+        text_of(&self.0.registry)
     }
 }
 
-/// Whoever can tell all metrics of a node now.
+/// What each metric means, for people.
+pub fn reference() -> String {
+    let node = Metrics::new(&Timings::default(), None);
+    let executor = OutsideMetrics::new(ExecutorMetrics::default());
+    registrar::reference(&node.0.described, executor.described())
+}
+
+fn text_of(registry: &Registry) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).expect("a string can always be written to");
+    text
+}
+
+/// Whoever can tell all metrics of a process now.
 pub trait Scrape: Send + Sync + 'static {
     /// All metrics as text.
     fn scrape(&self) -> String;

@@ -37,7 +37,7 @@ pub(super) async fn change(consensus: &Consensus, ask: MembersAsk) -> Outcome {
         // The leader is to go: another one leads first, and takes this one out.
         Err(ChangeError::Leads) => {
             hand_over(consensus, None).await?;
-            change_at_next(consensus, &ask).await
+            at_next(consensus, Ask::Change(&ask)).await
         }
         Err(ChangeError::Busy) => Err(MembershipError::Busy),
         Err(ChangeError::NoMember(text)) => Err(MembershipError::NoMember(text)),
@@ -51,16 +51,17 @@ pub(super) async fn change(consensus: &Consensus, ask: MembersAsk) -> Outcome {
     }
 }
 
-/// Hands the lead over from here, if this node leads, or asks the leader to.
+/// Hands the lead over from here, if this node leads, or asks the leader to. Where a third node missed the heartbeats on its
+/// own and was elected first, that one is asked again.
 pub(super) async fn hand_over(consensus: &Consensus, to: Option<&str>) -> Outcome {
     match consensus.hand_over(to).await {
-        Ok(node) => Ok(node),
-        Err(TransferError::NotLeader { leader: Some((_, leader)) }) => {
-            let node = to.unwrap_or_default().to_owned();
-            let request = v1::TransferLeaderRequest { node, ..v1::TransferLeaderRequest::default() };
-            let answer = client(&leader).await?.transfer_leader(request).await.map_err(said)?;
-            node_of(&answer.into_inner().leader)
-        }
+        Ok(node) => match to {
+            Some(to) if consensus.members().find(to) != Some(node) => {
+                at_next(consensus, Ask::HandOver(to)).await
+            }
+            Some(_) | None => Ok(node),
+        },
+        Err(TransferError::NotLeader { leader: Some((_, leader)) }) => hand_over_at(&leader, to).await,
         Err(TransferError::NotLeader { leader: None }) => Err(Unanswered::NotReady.into()),
         Err(TransferError::Busy) => Err(MembershipError::Busy),
         Err(TransferError::NoMember(text)) => Err(MembershipError::NoMember(text)),
@@ -68,14 +69,23 @@ pub(super) async fn hand_over(consensus: &Consensus, to: Option<&str>) -> Outcom
     }
 }
 
+/// What another node is asked.
+#[derive(Clone, Copy)]
+enum Ask<'a> {
+    Change(&'a MembersAsk),
+    HandOver(&'a str),
+}
+
 /// Asks the leader that has just taken over, once it is ready.
-async fn change_at_next(consensus: &Consensus, ask: &MembersAsk) -> Outcome {
+async fn at_next(consensus: &Consensus, ask: Ask<'_>) -> Outcome {
     let deadline = Instant::now() + NEW_LEADER_WITHIN;
     loop {
         let leader = consensus.leader().borrow().leader.clone();
-        let outcome = match leader.filter(|(node, _)| *node != consensus.node()) {
-            Some((_, leader)) => change_at(&leader, ask).await,
-            None => Err(Unanswered::NotReady.into()),
+        let leader = leader.filter(|(node, _)| *node != consensus.node());
+        let outcome = match (leader, ask) {
+            (Some((_, leader)), Ask::Change(ask)) => change_at(&leader, ask).await,
+            (Some((_, leader)), Ask::HandOver(to)) => hand_over_at(&leader, Some(to)).await,
+            (None, _) => Err(Unanswered::NotReady.into()),
         };
         match outcome {
             // Busy: the membership it found is not committed in its own term yet, or a joint one is being finished.
@@ -87,6 +97,13 @@ async fn change_at_next(consensus: &Consensus, ask: &MembersAsk) -> Outcome {
             outcome => return outcome,
         }
     }
+}
+
+async fn hand_over_at(leader: &Member, to: Option<&str>) -> Outcome {
+    let node = to.unwrap_or_default().to_owned();
+    let request = v1::TransferLeaderRequest { node, ..v1::TransferLeaderRequest::default() };
+    let answer = client(leader).await?.transfer_leader(request).await.map_err(said)?;
+    node_of(&answer.into_inner().leader)
 }
 
 async fn change_at(leader: &Member, ask: &MembersAsk) -> Outcome {

@@ -31,7 +31,7 @@ use crate::execute::{Executor, ExecutorConfig, ExecutorHandle, LeaderAddress, Lo
 use crate::history::{Blocks, History, HistoryError, error_chain};
 use crate::lead::shell;
 use crate::lead::time::LeaderTime;
-use crate::metrics::{Bound, Metrics};
+use crate::metrics::{Bound, ExecutorMetrics, Metrics};
 use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, Seats, serve};
@@ -140,7 +140,7 @@ impl Node {
         let folder = config.data_dir.join("history");
         let history = History::open(&folder, blobs.clone(), consensus.states())?;
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
-        let own_logs = executor.as_ref().map(ExecutorHandle::logs);
+        let own_logs = executor.as_ref().map(|executor| (executor.logs(), executor.metrics()));
         let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs, config };
         parts.spawn((public, cluster, files), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
@@ -193,7 +193,8 @@ struct Parts {
     consensus: Consensus,
     history: History,
     clock: Arc<LeaderTime>,
-    own_logs: Option<LogFolder>,
+    /// Those of its executor, and what that counts.
+    own_logs: Option<(LogFolder, ExecutorMetrics)>,
     blobs: Arc<BlobDoor>,
     config: NodeConfig,
 }
@@ -214,16 +215,17 @@ impl Parts {
         });
         let history = self.history.clone().keep_up();
         tasks.spawn(until(stopping.clone(), history));
-        if let Some(logs) = &self.own_logs {
+        let (own_logs, executor) = self.own_logs.clone().unzip();
+        if let Some(logs) = self.own_logs {
             let news = (self.consensus.states(), self.consensus.subscribe());
-            let packer = Packer::new(self.consensus.node(), logs.clone(), self.blobs, news);
+            let packer = Packer::new(self.consensus.node(), logs, self.blobs, news);
             tasks.spawn(until(stopping.clone(), packer.run()));
         }
-        let metrics = Metrics::new(self.consensus.timings());
+        let metrics = Metrics::new(self.consensus.timings(), executor);
         let seats = Seats::new(Bound::ClusterConnections, files / 4, metrics.door());
         tasks.spawn(ports::serve_cluster(
             (cluster, seats),
-            (self.consensus.clone(), lead.clone(), self.own_logs.clone()),
+            (self.consensus.clone(), lead.clone(), own_logs.clone()),
             stopping.clone(),
         ));
         tasks.spawn(until(stopping.clone(), measure::count_entries(self.consensus.clone(), metrics.clone())));
@@ -253,7 +255,7 @@ impl Parts {
                 counts: counts.clone(),
             }),
             history: Arc::new(self.history),
-            logs: Arc::new(LogDoor { consensus: self.consensus, own: self.own_logs }),
+            logs: Arc::new(LogDoor { consensus: self.consensus, own: own_logs }),
             metrics,
             counts,
             limits: limits(files),

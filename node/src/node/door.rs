@@ -25,6 +25,7 @@ use crate::execute::log::{Stream, frames_of};
 use crate::history::{History, error_chain};
 use crate::lead::shell::LeadHandle;
 use crate::lead::time::LeaderTime;
+use crate::metrics::{Bound, DoorCounts};
 use crate::raft::{BlobError, Consensus, HeardStatus, InitError, Member, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
@@ -48,6 +49,8 @@ pub(super) struct ClusterDoor {
     pub(super) clock: Arc<LeaderTime>,
     /// What `init` makes a cluster with.
     pub(super) settings: Settings,
+    /// Where it is counted that the leader's queue is full.
+    pub(super) counts: DoorCounts,
 }
 
 impl ClusterDoor {
@@ -105,7 +108,10 @@ impl Cluster for ClusterDoor {
             }
             Ok(answered) => Ok(Answered { answer: answered.answer, index: answered.index, at: answered.at }),
             Err(ProposeError::NotLeader { .. }) => Err(Unanswered::NotReady),
-            Err(ProposeError::Overloaded { .. }) => Err(Unanswered::Overloaded),
+            Err(ProposeError::Overloaded { .. }) => {
+                self.counts.turned_away(Bound::Commands);
+                Err(Unanswered::Overloaded)
+            }
             Err(ProposeError::TooLarge { bytes, limit }) => Err(Unanswered::TooLarge { bytes, limit }),
             Err(ProposeError::Deadline) => Err(Unanswered::Unknown),
             Err(ProposeError::Stopping) => Err(Unanswered::Stopping),

@@ -354,7 +354,7 @@ impl Packs for Nodes {
         let to = Some(self.links.address_to(leader));
         let within_ms = ATTACH_WITHIN.as_millis() as u64;
         let request = v1::PeerForwardRequest { to, proposal: bytes.into(), within_ms };
-        match tokio::time::timeout(ATTACH_WITHIN, link.control.forward(request)).await {
+        match tokio::time::timeout(ATTACH_WITHIN, link.commands.forward(request)).await {
             Ok(Ok(answer)) => match answer.get_ref().result() {
                 Forwarded::Answered => match decode(&answer.get_ref().answer) {
                     Some(answer) => answer.map(drop).map_err(|refusal| refusal.to_string()),

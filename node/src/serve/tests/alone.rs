@@ -35,7 +35,7 @@ pub(in crate::serve) struct Alone {
     history: Mutex<BTreeMap<RunId, RetiredRun>>,
     /// What executors have, by fence.
     pub(in crate::serve) logs: Mutex<BTreeMap<Fence, Vec<LogPiece>>>,
-    metrics: Metrics,
+    pub(in crate::serve) metrics: Metrics,
 }
 
 impl Default for Alone {

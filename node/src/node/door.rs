@@ -28,8 +28,8 @@ use crate::lead::time::LeaderTime;
 use crate::raft::{BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel,
-    TailAsk, Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun,
+    SupportedLevel, TailAsk, Unanswered,
 };
 use crate::store::StoreError;
 use crate::system::{boot_time, connect};
@@ -177,7 +177,7 @@ impl Cluster for ClusterDoor {
         })
     }
 
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError> {
         members::change(&self.consensus, ask).await
     }
 

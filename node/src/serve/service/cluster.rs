@@ -216,15 +216,14 @@ impl ClusterService {
     /// Has the membership changed: the node that came or went, how many vote now, and the commit.
     async fn changed(&self, ask: &Ask, change: MembersAsk) -> Result<(String, u32, Committed), ApiError> {
         let address = change.add.clone();
-        let node = self.api.cluster.change_members(change).await.map_err(|error| {
+        let changed = self.api.cluster.change_members(change).await.map_err(|error| {
             let error = ApiError::from(error);
             match address {
                 Some(address) => error.with("address", address),
                 None => error,
             }
         })?;
-        let voters = self.api.cluster.status().members.iter().filter(|member| member.is_voter).count();
-        Ok((node.to_string(), voters as u32, self.committed(ask)))
+        Ok((changed.node.to_string(), changed.voters, self.committed(ask)))
     }
 
     /// A change of who leads and who votes has no command of ours: what is told is where this node stands after it.

@@ -108,11 +108,21 @@ impl<'a> Drawing<'a> {
     /// What to do next.
     fn next(&mut self, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
         let kinds = match self.order {
-            Order::Named(kinds) => kinds.get(self.turn % kinds.len().max(1)).copied().into_iter().collect(),
+            Order::Named(kinds) => self.named(kinds),
             Order::Mixed(kinds) => self.mix(kinds, snapshots, random),
         };
         self.turn += 1;
         kinds
+    }
+
+    /// The next one; with whoever works goes what is named behind it, if that strikes one node.
+    fn named(&mut self, kinds: &[Kind]) -> Vec<Kind> {
+        let at = |turn: usize| kinds.get(turn % kinds.len().max(1)).copied();
+        let first = at(self.turn);
+        let is_work = first.is_some_and(|kind| kind.scope() == Scope::Work);
+        let second = at(self.turn + 1).filter(|kind| is_work && kind.scope() == Scope::OneNode);
+        self.turn += usize::from(second.is_some());
+        first.into_iter().chain(second).collect()
     }
 
     fn mix(&mut self, kinds: &[Kind], snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {

@@ -135,6 +135,23 @@ fn an_operator_never_works_in_peace() {
 }
 
 #[test]
+fn what_is_named_behind_work_is_done_meanwhile() {
+    let order =
+        Order::Named(vec![Kind::TransferLeader, Kind::Resize, Kind::Kill, Kind::KillLeader, Kind::Pause]);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut drawing = Drawing::new(&order);
+    let drawn: Vec<Vec<Kind>> = (0..5).map(|_| drawing.next(Snapshots::Missing, &mut random)).collect();
+    let expected = [
+        vec![Kind::TransferLeader],
+        vec![Kind::Resize, Kind::Kill],
+        vec![Kind::KillLeader],
+        vec![Kind::Pause],
+    ];
+    assert_eq!(drawn[..4], expected);
+    assert_eq!(drawn[4], drawn[0]);
+}
+
+#[test]
 fn short_runs_of_one_seed_together_meet_every_kind() {
     let all = crate::cluster::machine::mixed();
     let first = |place| -> Vec<Kind> {

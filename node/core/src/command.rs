@@ -262,6 +262,8 @@ pub enum Command {
 pub struct Refound {
     /// Its new id, so that no node of the old one can come back to it.
     pub cluster: u64,
+    /// The last entry of the old one that is in the state: the new one begins far behind it.
+    pub last: LogIndex,
     /// Whether schedules and backfills go on by themselves.
     pub schedules: After,
     /// Whether the runs that had not finished go on.

@@ -407,8 +407,13 @@ fn differing(state: &State) -> Option<Alarm> {
                 ),
             )
         }
-        None if row.reports.windows(2).all(|two| two[0].1 == two[1].1) => return None,
-        None => ("cluster".to_owned(), format!("no majority has the same state at index {}", row.index)),
+        None if !row.is_split => return None,
+        None => {
+            let text = "no majority has the same state at index";
+            let help =
+                "no task is lent until one has: start the nodes that are down, or replace one that differs";
+            ("cluster".to_owned(), format!("{text} {}, and {help}", row.index))
+        }
     };
     Some(Alarm { code: "state_differs".to_owned(), text, subject, since: Some(wire_time(row.at)) })
 }

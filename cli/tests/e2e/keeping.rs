@@ -210,8 +210,35 @@ fn agrees_at_a_later_checkpoint(cluster: &Cluster, node: &serde_json::Value) {
         load(cluster, 1);
         last = compared();
     }
-    assert!(index(&last) > before && has(&last, "nodes"), "{node} agrees at no checkpoint after {before}: {last}");
+    assert!(
+        index(&last) > before && has(&last, "nodes"),
+        "{node} agrees at no checkpoint after {before}: {last}"
+    );
     assert!(last["differing"].as_array().is_none_or(Vec::is_empty), "{last}");
+}
+
+#[test]
+fn a_new_node_has_the_blobs_that_only_history_names() {
+    let mut cluster = Cluster::start_with(1, shrunk);
+    cluster.apply(WORK);
+    load(&cluster, 6);
+    cluster
+        .until("all are in history", || cluster.status(0).is_some_and(|status| status["retiredRuns"] == "6"));
+    let runs = cluster.json(&["run", "list", "quick"]);
+    let runs: Vec<&str> =
+        runs.as_array().expect("a list").iter().map(|run| run["id"].as_str().expect("an id")).collect();
+    assert_eq!(runs.len(), 6);
+    let new = cluster.start_empty_with(shrunk);
+    cluster.ask(&["cluster", "add", &cluster.nodes[new].cluster_address()]).well();
+    // What only the first one has goes with it.
+    cluster.ask(&["cluster", "remove", &cluster.nodes[0].name]).well();
+    cluster.until_left(0);
+    cluster.nodes.remove(0);
+    cluster.until_ready();
+    for run in runs {
+        let said = cluster.ask(&["logs", run]).well();
+        assert!(said.out.contains("hello"), "{run}: {said:?}");
+    }
 }
 
 #[test]

@@ -23,3 +23,4 @@ mod restart;
 mod seeing;
 mod snapshot;
 mod three_nodes;
+mod told;

@@ -37,7 +37,11 @@ pub(super) async fn change(consensus: &Consensus, ask: MembersAsk) -> Outcome {
         // The leader is to go: another one leads first, and takes this one out.
         Err(ChangeError::Leads) => {
             hand_over(consensus, None).await?;
-            change_at_next(consensus, &ask).await
+            let again = |leader: Member| {
+                let ask = ask.clone();
+                async move { change_at(&leader, &ask).await }
+            };
+            at_next(consensus, again).await
         }
         Err(ChangeError::Busy) => Err(MembershipError::Busy),
         Err(ChangeError::NoMember(text)) => Err(MembershipError::NoMember(text)),
@@ -51,16 +55,21 @@ pub(super) async fn change(consensus: &Consensus, ask: MembersAsk) -> Outcome {
     }
 }
 
-/// Hands the lead over from here, if this node leads, or asks the leader to.
+/// Hands the lead over from here, if this node leads, or asks the leader to. Where a third node missed the heartbeats on its
+/// own and was elected first, that one is asked again.
 pub(super) async fn hand_over(consensus: &Consensus, to: Option<&str>) -> Result<NodeId, MembershipError> {
     match consensus.hand_over(to).await {
-        Ok(node) => Ok(node),
-        Err(TransferError::NotLeader { leader: Some((_, leader)) }) => {
-            let node = to.unwrap_or_default().to_owned();
-            let request = v1::TransferLeaderRequest { node, ..v1::TransferLeaderRequest::default() };
-            let answer = client(&leader).await?.transfer_leader(request).await.map_err(said)?;
-            node_of(&answer.into_inner().leader)
-        }
+        Ok(node) => match to {
+            Some(to) if consensus.members().find(to) != Some(node) => {
+                let again = |leader: Member| {
+                    let to = to.to_owned();
+                    async move { hand_over_at(&leader, Some(&to)).await }
+                };
+                at_next(consensus, again).await
+            }
+            Some(_) | None => Ok(node),
+        },
+        Err(TransferError::NotLeader { leader: Some((_, leader)) }) => hand_over_at(&leader, to).await,
         Err(TransferError::NotLeader { leader: None }) => Err(Unanswered::NotReady.into()),
         Err(TransferError::Busy) => Err(MembershipError::Busy),
         Err(TransferError::NoMember(text)) => Err(MembershipError::NoMember(text)),
@@ -69,12 +78,16 @@ pub(super) async fn hand_over(consensus: &Consensus, to: Option<&str>) -> Result
 }
 
 /// Asks the leader that has just taken over, once it is ready.
-async fn change_at_next(consensus: &Consensus, ask: &MembersAsk) -> Outcome {
+async fn at_next<T, F>(consensus: &Consensus, ask: impl Fn(Member) -> F) -> Result<T, MembershipError>
+where
+    F: Future<Output = Result<T, MembershipError>>,
+{
     let deadline = Instant::now() + NEW_LEADER_WITHIN;
     loop {
         let leader = consensus.leader().borrow().leader.clone();
-        let outcome = match leader.filter(|(node, _)| *node != consensus.node()) {
-            Some((_, leader)) => change_at(&leader, ask).await,
+        let leader = leader.filter(|(node, _)| *node != consensus.node());
+        let outcome = match leader {
+            Some((_, leader)) => ask(leader).await,
             None => Err(Unanswered::NotReady.into()),
         };
         match outcome {
@@ -87,6 +100,13 @@ async fn change_at_next(consensus: &Consensus, ask: &MembersAsk) -> Outcome {
             outcome => return outcome,
         }
     }
+}
+
+async fn hand_over_at(leader: &Member, to: Option<&str>) -> Result<NodeId, MembershipError> {
+    let node = to.unwrap_or_default().to_owned();
+    let request = v1::TransferLeaderRequest { node, ..v1::TransferLeaderRequest::default() };
+    let answer = client(leader).await?.transfer_leader(request).await.map_err(said)?;
+    node_of(&answer.into_inner().leader)
 }
 
 async fn change_at(leader: &Member, ask: &MembersAsk) -> Outcome {

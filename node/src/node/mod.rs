@@ -31,15 +31,15 @@ use crate::execute::{Executor, ExecutorConfig, ExecutorHandle, LeaderAddress, Lo
 use crate::history::{Blocks, History, HistoryError, error_chain};
 use crate::lead::shell;
 use crate::lead::time::LeaderTime;
-use crate::metrics::Metrics;
+use crate::metrics::{ExecutorMetrics, Metrics};
 use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, serve};
 use crate::shrink::shrunk;
 use crate::system::{self, Listener};
 use crate::traces;
-pub use config::{ExecutorSettings, NodeConfig};
 use config::Identity;
+pub use config::{ExecutorSettings, NodeConfig};
 use door::{ClusterDoor, LogDoor};
 use measure::Measured;
 pub use outside::{ExecutorProcess, ExecutorProcessConfig};
@@ -136,7 +136,7 @@ impl Node {
         let folder = config.data_dir.join("history");
         let history = History::open(&folder, blobs.clone(), consensus.states())?;
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
-        let own_logs = executor.as_ref().map(ExecutorHandle::logs);
+        let own_logs = executor.as_ref().map(|executor| (executor.logs(), executor.metrics()));
         let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs, config };
         parts.spawn((public, cluster), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
@@ -189,7 +189,8 @@ struct Parts {
     consensus: Consensus,
     history: History,
     clock: Arc<LeaderTime>,
-    own_logs: Option<LogFolder>,
+    /// Those of its executor, and what that counts.
+    own_logs: Option<(LogFolder, ExecutorMetrics)>,
     blobs: Arc<BlobDoor>,
     config: NodeConfig,
 }
@@ -210,17 +211,18 @@ impl Parts {
         });
         let history = self.history.clone().keep_up();
         tasks.spawn(until(stopping.clone(), history));
-        if let Some(logs) = &self.own_logs {
+        let (own_logs, executor) = self.own_logs.clone().unzip();
+        if let Some(logs) = self.own_logs {
             let news = (self.consensus.states(), self.consensus.subscribe());
-            let packer = Packer::new(self.consensus.node(), logs.clone(), self.blobs, news);
+            let packer = Packer::new(self.consensus.node(), logs, self.blobs, news);
             tasks.spawn(until(stopping.clone(), packer.run()));
         }
         tasks.spawn(ports::serve_cluster(
             cluster,
-            (self.consensus.clone(), lead.clone(), self.own_logs.clone()),
+            (self.consensus.clone(), lead.clone(), own_logs.clone()),
             stopping.clone(),
         ));
-        let metrics = Metrics::new(self.consensus.timings());
+        let metrics = Metrics::new(self.consensus.timings(), executor);
         tasks.spawn(until(stopping.clone(), measure::count_entries(self.consensus.clone(), metrics.clone())));
         tasks.spawn(until(stopping.clone(), measure::watch_leader(self.consensus.clone(), metrics.clone())));
         if let Some(traces) = self.config.traces {
@@ -246,7 +248,7 @@ impl Parts {
                 settings,
             }),
             history: Arc::new(self.history),
-            logs: Arc::new(LogDoor { consensus: self.consensus, own: self.own_logs }),
+            logs: Arc::new(LogDoor { consensus: self.consensus, own: own_logs }),
             metrics,
             limits: DoorLimits::default(),
             stopping: stopping.clone(),
@@ -286,7 +288,8 @@ fn start_executor(
 ) -> Result<Option<ExecutorHandle>, NodeError> {
     let Some(settings) = config.executor.clone() else { return Ok(None) };
     let level = u32::from(config.level_max);
-    let identity = Identity { node: consensus.node(), name: config.name.clone(), address: String::new(), level };
+    let identity =
+        Identity { node: consensus.node(), name: config.name.clone(), address: String::new(), level };
     let leader = leader_address(consensus, tasks, stopping);
     spawn_executor(settings.executor(&config.data_dir, identity), leader, blobs.clone()).map(Some)
 }

@@ -17,24 +17,25 @@ use matins_core::command::{Command, Proposal};
 use matins_core::id::{ClusterId, Digest, Fence, NodeId};
 use matins_core::state::LogPlace;
 use matins_proto::v1;
-use matins_proto::v1::attempt_logs_server::AttemptLogsServer;
 use matins_proto::v1::peer_forward_response::Result as Forwarded;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Server;
 
 use super::config::{ExecutorSettings, Identity, faults_of_port};
+use super::measure::disk_of;
 use super::{NodeError, address_of, listen, spawn_executor, tell_if_new};
 use crate::execute::{Blobs as TaskBlobs, ExecutorHandle, LeaderAddress};
 use crate::history::error_chain;
+use crate::metrics::{OutsideMetrics, Scrape};
 use crate::packs::{OpenLogs, Packer, Packs};
 use crate::raft::{
     Link, Links, Member, Members, StartError, decode, draw_node, members_in, put_there, receive,
 };
+use crate::serve::{ExecutorDoor, serve_executor};
 use crate::store::blobs::Blobs;
 use crate::store::marker::{DataDir, Expected};
-use crate::system::{self, incoming};
+use crate::system::{self, boot_time};
 
 /// How often the nodes are asked who belongs to the cluster and who leads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -58,7 +59,7 @@ pub struct ExecutorProcessConfig {
     pub name: String,
     /// Cluster ports of nodes, one at least; the others are learnt from them.
     pub join: Vec<String>,
-    /// Where nodes read the logs of its attempts.
+    /// Where nodes read the logs of its attempts, and where its probes and metrics are.
     pub listen: SocketAddr,
     /// Host and port as nodes reach it; `None`: what it listens on.
     pub address: Option<String>,
@@ -134,15 +135,17 @@ impl ExecutorProcess {
         let identity = Identity { node, name: config.name, address, level: LEVEL.into() };
         let executor = config.executor.executor(&config.data_dir, identity);
         let executor = spawn_executor(executor, leader, nodes.clone())?;
-        let packer = Packer::asking(node, executor.logs(), nodes.clone(), nodes);
+        let packer = Packer::asking(node, (executor.logs(), executor.metrics()), nodes.clone(), nodes);
         spawn(&tasks, &stopping, packer.run());
-        let served = Server::builder()
-            .tcp_nodelay(true)
-            .add_service(AttemptLogsServer::new(executor.logs()))
-            .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned());
+        let metrics = Arc::new(OutsideScrape {
+            metrics: OutsideMetrics::new(executor.metrics()),
+            data_dir: config.data_dir,
+        });
+        let (logs, activity) = (executor.logs(), executor.activity());
+        let door = ExecutorDoor { listener, logs, activity, metrics, stopping: stopping.clone() };
         tasks.spawn(async move {
-            if let Err(error) = served.await {
-                tracing::error!(error = error_chain(&error), "the port for logs ended");
+            if let Err(error) = serve_executor(door).await {
+                tracing::error!(error = error_chain(&error), "the port for logs and probes ended");
             }
         });
         tracing::info!(executor = %node, "runs as an executor without a node");
@@ -165,6 +168,18 @@ impl ExecutorProcess {
 
 fn spawn(tasks: &TaskTracker, stopping: &CancellationToken, run: impl Future<Output = ()> + Send + 'static) {
     tasks.spawn(stopping.clone().run_until_cancelled_owned(run));
+}
+
+/// An executor without a node, as its metrics see it.
+struct OutsideScrape {
+    metrics: OutsideMetrics,
+    data_dir: PathBuf,
+}
+
+impl Scrape for OutsideScrape {
+    fn scrape(&self) -> String {
+        self.metrics.text(disk_of(&self.data_dir), boot_time())
+    }
 }
 
 /// What is known of the cluster.
@@ -242,7 +257,8 @@ impl Nodes {
         let Known { members, leader } = self.known();
         let mut nodes: Vec<(NodeId, Member)> = members.nodes.into_iter().collect();
         nodes.sort_by_key(|(node, _)| Some(*node) != leader);
-        let link = |(node, member): (NodeId, Member)| Some((node, self.links.at(&member.cluster_address).ok()?));
+        let link =
+            |(node, member): (NodeId, Member)| Some((node, self.links.at(&member.cluster_address).ok()?));
         nodes.into_iter().filter_map(link).collect()
     }
 

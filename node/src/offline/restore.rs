@@ -10,8 +10,9 @@ use matins_core::command::{After, Refound};
 use matins_core::id::{Digest, NodeId};
 use rand::Rng as _;
 
+use super::OfflineError;
 use super::found::{begin_anew, draw_cluster, found};
-use super::{OfflineError, look};
+use crate::raft::named;
 use crate::store::StoreError;
 use crate::store::backup::{Head, Part, Scan, Totals, read_frame};
 use crate::store::blobs::{BlobWriter, Blobs};
@@ -152,7 +153,7 @@ fn read(
     let (head, totals) = scan.finish()?;
     let state = State::decode(&state).ok_or(OfflineError::Unreadable)?;
     // What is named and in no frame at all would be a fault of whoever made it.
-    missing.extend(look::named(&state).into_iter().filter(|digest| !there.contains(digest)));
+    missing.extend(named(&state).into_iter().filter(|digest| !there.contains(digest)));
     let live_runs = state.runs.iter().filter(|(_, row)| row.is_active()).count() as u64;
     let finished_runs = state.blocks.iter().map(|(_, row)| u64::from(row.runs)).sum();
     Ok((Contents { head, totals, live_runs, finished_runs, missing }, state))

@@ -319,8 +319,7 @@ pub(crate) async fn receive(
     digest: Digest,
 ) -> Result<(), FetchError> {
     let mut offset = blobs.received(&digest).map_err(FetchError::Store)?;
-    let request =
-        v1::PeerGetBlobRequest { to: Some(to), digest: Bytes::copy_from_slice(&digest.0), offset };
+    let request = v1::PeerGetBlobRequest { to: Some(to), digest: Bytes::copy_from_slice(&digest.0), offset };
     let mut parts = link.bulk.get_blob(request).await.map_err(FetchError::Peer)?.into_inner();
     while let Some(part) = parts.message().await.map_err(FetchError::Peer)? {
         offset = blobs.receive(&digest, offset, &part.part).map_err(FetchError::Store)?;

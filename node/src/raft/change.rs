@@ -223,7 +223,7 @@ impl Consensus {
         let unreachable = |why: String| ChangeError::Unreachable { address: address.to_owned(), why };
         let mut link = inner.links.at(address).map_err(|error| unreachable(error.to_string()))?;
         let found = lead::ask(inner, address, 0).await;
-        let (_, status) = found.ok_or_else(|| unreachable("no node answers there".to_owned()))?;
+        let status = found.ok_or_else(|| unreachable("no node answers there".to_owned()))?.status;
         let ours = inner.links.cluster();
         if let Some(cluster) = status.cluster.filter(|cluster| Some(*cluster) != ours) {
             return Err(ChangeError::Foreign { address: address.to_owned(), cluster });
@@ -313,7 +313,7 @@ impl Consensus {
         while Instant::now() < deadline {
             let answer = lead::ask(self.inner(), address, count_from).await;
             // Another node may have been given the address of a dead one.
-            if let Some((_, status)) = answer.filter(|(_, status)| status.node == node) {
+            if let Some(status) = answer.map(|heard| heard.status).filter(|status| status.node == node) {
                 return Some((status.blobs_counted_at, status.blobs_missing));
             }
             tokio::time::sleep(LOOK_EVERY * 4).await;

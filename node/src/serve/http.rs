@@ -51,7 +51,7 @@ pub(crate) fn router(
 }
 
 /// A large state takes a while to count, so that is done beside everything else.
-async fn tell(metrics: Arc<dyn Scrape>) -> ([(header::HeaderName, &'static str); 1], String) {
+pub(super) async fn tell(metrics: Arc<dyn Scrape>) -> ([(header::HeaderName, &'static str); 1], String) {
     let text = blocking(move || metrics.scrape()).await;
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)
 }

@@ -15,6 +15,7 @@ mod filter;
 mod grpc;
 mod health;
 mod http;
+mod outside;
 mod page;
 mod plan;
 mod pulse;
@@ -31,14 +32,17 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header;
+use matins_core::state::Settings;
+use matins_proto::v1::Setting;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
+use tonic::transport::{self, Server};
 use tower::ServiceExt as _;
 
 use api::Api;
 use cluster::{Cluster, History, LogSource};
 pub use error::ApiError;
+pub use outside::{ExecutorDoor, serve_executor};
 use recent::Recent;
 use service::Services;
 
@@ -111,10 +115,15 @@ impl Default for DoorLimits {
 pub enum ServeError {
     /// The listener or the server failed.
     #[error("the public port failed")]
-    Transport(#[from] tonic::transport::Error),
+    Transport(#[from] transport::Error),
     /// Reflection cannot read the descriptors that were compiled in.
     #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// The rules of a cluster that nobody has changed, as people read them.
+pub fn usual_settings() -> Vec<Setting> {
+    service::settings_of(&Settings::default())
 }
 
 /// Serves clients until `Door::stopping`.
@@ -137,20 +146,28 @@ pub async fn serve(door: Door) -> Result<(), ServeError> {
         // No layer and no deadline here: what is below answers each in its own terms.
         .add_routes(Routes::from(either(grpc, plain)))
         .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned());
-    let goodbye = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(GOODBYE).await;
-    };
-    let served = tokio::select! {
-        served = served => served,
-        // Somebody does not read what is said to him.
-        () = goodbye => Ok(()),
-    };
+    let served = until_goodbye(served, &stopping).await;
     stopping.cancel();
     // They only follow states and end by the same token; a panic in one was logged when it happened.
     let _ = follow.await;
     let _ = health.await;
     Ok(served?)
+}
+
+/// Serves until it is over, and not much longer than until `stopping`: somebody may not read what is said to him, or follow the
+/// log of a task that goes on.
+async fn until_goodbye(
+    served: impl Future<Output = Result<(), transport::Error>>,
+    stopping: &CancellationToken,
+) -> Result<(), transport::Error> {
+    let goodbye = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        served = served => served,
+        () = goodbye => Ok(()),
+    }
 }
 
 /// One port for both: what says that it is gRPC is gRPC.

@@ -14,6 +14,7 @@ use super::api::Api;
 
 pub(crate) use backfills::BackfillsService;
 pub(crate) use cluster::ClusterService;
+pub(crate) use cluster::settings::all as settings_of;
 pub(crate) use logs::LogsService;
 pub(crate) use pools::PoolsService;
 pub(crate) use runs::RunsService;

@@ -230,10 +230,8 @@ fn running(view: &View<'_>, id: TaskId) -> (Reason, Help) {
         return (plain(view, id), help);
     }
     let executor = executor_of(view, attempt);
-    let text = match attempt.started_at {
-        Some(_) => format!("attempt {number} runs on {executor}; its timeout would end it"),
-        None => format!("attempt {number} was given to {executor}; its timeout would end it"),
-    };
+    // Whether its process has started is told with its end, and not before.
+    let text = format!("attempt {number} was given to {executor}; its timeout would end it");
     let help = Help::new("nothing has to be done", format!("matins logs {} -f", view.address(id)));
     (reason("running", text).until(attempt.timeout_at), help)
 }

@@ -27,7 +27,7 @@ use crate::serve::view::executor::executor;
 
 mod backup;
 mod held;
-mod settings;
+pub(super) mod settings;
 
 /// At most so many alarms are told.
 const ALARMS_MAX: usize = 100;

@@ -46,7 +46,7 @@ impl Default for Alone {
             blobs: Mutex::default(),
             history: Mutex::default(),
             logs: Mutex::default(),
-            metrics: Metrics::new(&Timings::default()),
+            metrics: Metrics::new(&Timings::default(), None),
         }
     }
 }

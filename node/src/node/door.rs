@@ -29,8 +29,8 @@ use crate::metrics::{Bound, DoorCounts};
 use crate::raft::{BlobError, Consensus, HeardStatus, InitError, Member, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel,
-    TailAsk, Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun,
+    SupportedLevel, TailAsk, Unanswered,
 };
 use crate::store::StoreError;
 use crate::system::{boot_time, connect};
@@ -188,7 +188,7 @@ impl Cluster for ClusterDoor {
         })
     }
 
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError> {
         members::change(&self.consensus, ask).await
     }
 

@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use crate::metrics::{Change, Metrics, Scrape, Seen, Timings};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
-    LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
+    LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun, SupportedLevel,
+    TailAsk, Unanswered,
 };
 
 /// The time at which every test begins: 2026-03-02T00:00:00Z, a Monday.
@@ -220,7 +221,7 @@ impl Cluster for Alone {
         Ok(7)
     }
 
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError> {
         Err(MembershipError::NotAdmitted(format!("cannot reach {:?}", ask.add)))
     }
 

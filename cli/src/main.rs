@@ -19,10 +19,13 @@ mod nodes;
 mod output;
 mod pages;
 mod pool;
+#[cfg(test)]
+mod reference;
 mod refs;
 mod run;
 mod schedule;
 mod server;
+mod settings;
 mod top;
 mod why;
 mod workflow;

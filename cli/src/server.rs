@@ -1,31 +1,23 @@
 //! `matins server`: one node of a cluster, from flags, `MATINS_NODE_*` or a TOML file.
 //!
-//! There is one struct of settings, [`Layer`]; flags go over the environment, which goes over the file. [`Settings`] is
-//! what they come to once every fault was told. Start at [`serve`].
+//! There is one struct of settings, [`ServerLayer`]; [`Settings`] is what they come to once every fault was told. Start at
+//! [`serve`].
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use matins_node::disk::DiskLimits;
 use matins_node::execute::TaskEnvironment;
 use matins_node::raft::RaftTimes;
 use matins_node::traces::TraceSettings;
 use matins_node::{ExecutorSettings, Node, NodeConfig};
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
 
 use crate::context::Outcome;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::run::parse_span;
-
-/// Begins the names of all settings in the environment.
-const PREFIX: &str = "MATINS_NODE_";
+use crate::settings::{self, Faults, Labels, Layer, LogSettings, Span, default_slots, machine};
 
 /// One line per change of state. openraft tells each of its steps at `info`, and while a node is down an error for every try to
 /// reach it; what matters of that `raft` says itself.
@@ -53,7 +45,7 @@ pub(crate) struct ServerArgs {
     config: Option<PathBuf>,
 
     #[command(flatten)]
-    layer: Layer,
+    layer: ServerLayer,
 
     /// End when standard input does: so that no node outlives who started it
     #[arg(long, hide = true)]
@@ -63,7 +55,7 @@ pub(crate) struct ServerArgs {
 /// Settings of a node, none of which must be given in the same place.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Layer {
+pub(crate) struct ServerLayer {
     /// Where the node keeps everything [default: /var/lib/matins]
     #[arg(long, value_name = "DIR", env = "MATINS_NODE_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
@@ -88,7 +80,7 @@ pub(crate) struct Layer {
     #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE", hide_env_values = true)]
     cluster_advertise: Option<String>,
 
-    /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything
+    /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
     insecure: Option<bool>,
@@ -138,70 +130,18 @@ pub(crate) struct Layer {
     log_format: Option<String>,
 }
 
-/// Labels: a table in a file, `key=value,..` elsewhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Labels(BTreeMap<String, String>);
-
-impl From<Labels> for BTreeMap<String, String> {
-    fn from(Labels(labels): Labels) -> Self {
-        labels
-    }
-}
-
-impl FromStr for Labels {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let pair = |part: &str| match part.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            Some(_) | None => Err(format!("`{part}` is no label: write key=value")),
-        };
-        text.split(',').filter(|part| !part.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-/// A length of time, as the language writes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Span(Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_span(text).map(Self)
-    }
-}
-
-impl TryFrom<String> for Span {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 /// What a node runs with: every value is there, and fits the others.
 #[derive(Clone, Debug)]
-struct Settings {
+pub(crate) struct Settings {
     node: NodeConfig,
-    log: String,
-    log_format: LogFormat,
+    log: LogSettings,
 }
 
-/// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+impl Layer for ServerLayer {
+    type Settled = Settings;
 
-impl Layer {
-    /// What is given here, and below it what is given there.
+    const VERB: &'static str = "server";
+
     fn over(self, below: Self) -> Self {
         Self {
             data_dir: self.data_dir.or(below.data_dir),
@@ -225,43 +165,23 @@ impl Layer {
         }
     }
 
-    /// Fills in the defaults and checks everything; all faults at once.
-    fn settle(self) -> Result<Settings, Vec<String>> {
-        let mut faults = Vec::new();
-        let mut address = |what: &str, given: Option<String>, default: SocketAddr| {
-            let Some(text) = given else { return default };
-            text.parse().unwrap_or_else(|_| {
-                faults.push(format!("{what}: `{text}` is no address; write IP:PORT, as in 10.0.0.1:7070"));
-                default
-            })
-        };
-        let public_listen = address("listen", self.listen, (Ipv4Addr::LOCALHOST, 7070).into());
+    fn settle(self, faults: &mut Faults) -> Settings {
+        let public_listen = faults.address("listen", self.listen, (Ipv4Addr::LOCALHOST, 7070));
         let cluster_listen =
-            address("cluster_listen", self.cluster_listen, (Ipv4Addr::LOCALHOST, 7071).into());
-        let log_format = match self.log_format.as_deref() {
-            None | Some("text") => LogFormat::Text,
-            Some("json") => LogFormat::Json,
-            Some(other) => {
-                faults.push(format!("log_format: `{other}` is neither text nor json"));
-                LogFormat::Text
-            }
-        };
-        let log = self.log.unwrap_or_else(|| LOG_DEFAULT.into());
-        if let Err(error) = log.parse::<EnvFilter>() {
-            faults.push(format!("log: {error}"));
-        }
+            faults.address("cluster_listen", self.cluster_listen, (Ipv4Addr::LOCALHOST, 7071));
+        let log = faults.log((self.log, LOG_DEFAULT), self.log_format.as_deref());
         let data_dir = self.data_dir.unwrap_or_else(|| "/var/lib/matins".into());
         let executor = ExecutorSettings {
             slots: self.slots.unwrap_or_else(default_slots),
-            labels: self.labels.unwrap_or_default().0,
+            labels: self.labels.unwrap_or_default().into(),
             environment: TaskEnvironment { path: self.task_path, variables: Vec::new() },
             cgroup: None,
         };
         let usual = RaftTimes::default();
         let times = RaftTimes {
-            heartbeat: self.heartbeat.map_or(usual.heartbeat, |span| span.0),
-            election_min: self.election_min.map_or(usual.election_min, |span| span.0),
-            election_max: self.election_max.map_or(usual.election_max, |span| span.0),
+            heartbeat: self.heartbeat.map_or(usual.heartbeat, Span::into),
+            election_min: self.election_min.map_or(usual.election_min, Span::into),
+            election_max: self.election_max.map_or(usual.election_max, Span::into),
             ..usual
         };
         // By the names that OpenTelemetry gives them, the same in all programs.
@@ -291,7 +211,7 @@ impl Layer {
             level_max: level_max(),
         };
         faults.extend(node.faults());
-        if faults.is_empty() { Ok(Settings { node, log, log_format }) } else { Err(faults) }
+        Settings { node, log }
     }
 }
 
@@ -302,64 +222,14 @@ fn level_max() -> u16 {
     pretended.and_then(|level| level.parse().ok()).unwrap_or(matins_node::LEVEL)
 }
 
-pub(crate) fn default_slots() -> u32 {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32 * 2)
-}
-
-pub(crate) fn machine() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Reads all layers.
-fn read_settings(config: Option<PathBuf>, layer: Layer) -> Result<Settings, Fault> {
-    let file = match config {
-        None => Layer::default(),
-        Some(path) => {
-            let text = fs::read_to_string(&path).map_err(|error| Fault::unreadable(&path, error))?;
-            toml::from_str(&text).map_err(|error| {
-                Fault::machine(format!("`{}` has a fault", path.display()), error)
-                    .hint("`matins server -h` lists all settings; keys have _ for -")
-            })?
-        }
-    };
-    layer.over(file).settle().map_err(|faults| {
-        Fault::usage(format!("the settings do not fit:\n  {}", faults.join("\n  ")))
-            .hint("`matins server -h` explains every setting")
-    })
-}
-
-/// Names in the environment that look like settings and are none.
-fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
-    let command = crate::args::Cli::command();
-    let server = command.find_subcommand("server").expect("it is in the tree of verbs");
-    let known: Vec<_> = server.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
-    names.filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str())).collect()
-}
-
 /// `matins server`.
 pub(crate) async fn serve(args: ServerArgs) -> Outcome {
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let unknown = unknown_variables(names);
-    if !unknown.is_empty() {
-        return Err(Fault::usage(format!("there is no setting {}", unknown.join(", ")))
-            .hint("`matins server -h` lists all settings"));
-    }
-    let settings = read_settings(args.config, args.layer)?;
-    start_log(settings.log.parse().expect("it was parsed when it was checked"), settings.log_format);
+    let settings = settings::read(args.config, args.layer)?;
+    settings.log.start();
     tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
     let reason = Box::pin(run_node(settings.node, stopped(args.tied))).await?;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)
-}
-
-/// Logs to stderr what the filter lets through.
-pub(crate) fn start_log(filter: EnvFilter, format: LogFormat) {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }
 
 /// Comes back with the reason when this process is asked to end.
@@ -400,11 +270,15 @@ async fn run_node(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::time::Duration;
+
     use super::*;
+    use crate::settings::{read, settle};
 
     #[test]
     fn defaults_fit_each_other() {
-        let settings = Layer::default().settle().unwrap();
+        let settings = settle(ServerLayer::default()).unwrap();
         assert_eq!(settings.node.public_listen.to_string(), "127.0.0.1:7070");
         assert_eq!(settings.node.cluster_listen.to_string(), "127.0.0.1:7071");
         assert!(settings.node.executor.is_some());
@@ -412,23 +286,23 @@ mod tests {
 
     #[test]
     fn the_example_of_a_node_is_understood() {
-        let layer: Layer = toml::from_str(include_str!("../../deploy/config/node.toml")).unwrap();
-        let settings = layer.settle().unwrap();
-        assert_eq!(settings.log_format, LogFormat::Json);
+        let layer: ServerLayer = toml::from_str(include_str!("../../deploy/config/node.toml")).unwrap();
+        let settings = settle(layer).unwrap();
+        assert!(format!("{:?}", settings.log).contains("Json"), "{:?}", settings.log);
         assert!(settings.node.is_insecure);
     }
 
     #[test]
     fn all_faults_are_told_at_once() {
-        let layer = Layer {
+        let layer = ServerLayer {
             listen: Some("0.0.0.0:7070".into()),
             cluster_listen: Some("nonsense".into()),
             heartbeat: Some("10ms".parse().unwrap()),
             slots: Some(0),
             log_format: Some("xml".into()),
-            ..Layer::default()
+            ..ServerLayer::default()
         };
-        let faults = layer.settle().unwrap_err().join("\n");
+        let faults = settle(layer).unwrap_err().join("\n");
         for part in ["cluster_listen: `nonsense`", "`xml`", "--insecure", "--advertise", "one slot", "100ms"]
         {
             assert!(faults.contains(part), "{part} is missing in\n{faults}");
@@ -441,24 +315,18 @@ mod tests {
         let path = folder.path().join("node.toml");
         fs::write(&path, "name = \"a\"\nslots = 3\nelection_max = \"2s\"\nlabels = { zone = \"a\" }\n")
             .unwrap();
-        let flags = Layer { slots: Some(5), ..Layer::default() };
-        let node = read_settings(Some(path.clone()), flags).unwrap().node;
+        let flags = ServerLayer { slots: Some(5), ..ServerLayer::default() };
+        let node = read(Some(path.clone()), flags).unwrap().node;
         let executor = node.executor.unwrap();
         assert_eq!((node.name.as_str(), executor.slots), ("a", 5));
         assert_eq!(executor.labels["zone"], "a");
         assert_eq!(node.times.election_max, Duration::from_secs(2));
 
         fs::write(&path, "nmae = \"a\"\n").unwrap();
-        let fault = read_settings(Some(path.clone()), Layer::default()).unwrap_err();
+        let fault = read(Some(path.clone()), ServerLayer::default()).unwrap_err();
         assert!(fault.report().contains("unknown field `nmae`"), "{}", fault.report());
         fs::write(&path, "heartbeat = \"10\"\n").unwrap();
-        let fault = read_settings(Some(path), Layer::default()).unwrap_err();
+        let fault = read(Some(path), ServerLayer::default()).unwrap_err();
         assert!(fault.report().contains("a duration has a unit"), "{}", fault.report());
-    }
-
-    #[test]
-    fn a_variable_that_is_no_setting_is_a_fault() {
-        let names = ["MATINS_NODE_SLOTS", "MATINS_NODE_SLOT", "PATH"].map(str::to_owned);
-        assert_eq!(unknown_variables(names.into_iter()), ["MATINS_NODE_SLOT"]);
     }
 }

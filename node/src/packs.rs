@@ -11,12 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use matins_core::id::{Digest, ExecutorId, Fence};
 use matins_core::state::LogPlace;
+use matins_core::time::BootTime;
 use matins_core::{Effect, State};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::execute::LogFolder;
+use crate::metrics::ExecutorMetrics;
 use crate::raft::{AppliedEntry, Subscription};
+use crate::system::boot_time;
 
 /// A pack of so many bytes is closed at once.
 const PACK_BYTES_MAX: u64 = 1 << 20;
@@ -63,10 +66,13 @@ pub(crate) fn is_settled(state: &State, fence: Fence) -> bool {
 pub struct Packer {
     executor: ExecutorId,
     logs: LogFolder,
+    metrics: ExecutorMetrics,
     packs: Arc<dyn Packs>,
     news: News,
     /// Ended attempts whose logs wait to be packed.
     waiting: BTreeSet<Fence>,
+    /// When the oldest of them was noticed.
+    waiting_since: Option<BootTime>,
     bytes: u64,
     closes_at: Option<Instant>,
 }
@@ -75,29 +81,43 @@ impl Packer {
     /// A packer for the executor of this node.
     pub fn new(
         executor: ExecutorId,
-        logs: LogFolder,
+        (logs, metrics): (LogFolder, ExecutorMetrics),
         packs: Arc<dyn Packs>,
         (states, entries): (watch::Receiver<Arc<State>>, Subscription),
     ) -> Self {
         let news = News::Here(states, entries);
-        Self { executor, logs, packs, news, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
+        Self::begin(executor, (logs, metrics), packs, news)
     }
 
     /// A packer for an executor that belongs to no node.
     pub fn asking(
         executor: ExecutorId,
-        logs: LogFolder,
+        (logs, metrics): (LogFolder, ExecutorMetrics),
         packs: Arc<dyn Packs>,
         open: Arc<dyn OpenLogs>,
     ) -> Self {
         let news = News::Asked(open);
-        Self { executor, logs, packs, news, waiting: BTreeSet::new(), bytes: 0, closes_at: None }
+        Self::begin(executor, (logs, metrics), packs, news)
+    }
+
+    fn begin(
+        executor: ExecutorId,
+        (logs, metrics): (LogFolder, ExecutorMetrics),
+        packs: Arc<dyn Packs>,
+        news: News,
+    ) -> Self {
+        let waiting = BTreeSet::new();
+        Self { executor, logs, metrics, packs, news, waiting, waiting_since: None, bytes: 0, closes_at: None }
     }
 
     /// Packs for as long as the node lives.
     pub async fn run(mut self) {
         self.look_at_state();
         loop {
+            if self.waiting.is_empty() {
+                self.waiting_since = None;
+            }
+            self.metrics.logs_wait(self.waiting.len(), self.waiting_since);
             let closes_at = self.closes_at.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let is_full = self.bytes >= PACK_BYTES_MAX;
             tokio::select! {
@@ -168,6 +188,7 @@ impl Packer {
         if self.waiting.insert(fence) {
             self.bytes += std::fs::metadata(self.logs.path(fence)).map_or(0, |file| file.len());
             self.closes_at.get_or_insert_with(|| Instant::now() + PACK_WAITS);
+            self.waiting_since.get_or_insert_with(boot_time);
         }
     }
 

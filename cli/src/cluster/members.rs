@@ -29,12 +29,27 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 Example:
   matins cluster add 10.0.0.2:7071")]
 pub(crate) struct AddArgs {
-    /// Where its cluster port is, as the other nodes reach it
-    #[arg(value_name = "HOST:PORT")]
-    address: String,
+    #[command(flatten)]
+    new: New,
 
     #[command(flatten)]
     repeat: Repeat,
+}
+
+/// A node that waits.
+#[derive(Args, Debug)]
+struct New {
+    /// Where the cluster port of the new node is, as the other nodes reach it
+    #[arg(value_name = "HOST:PORT")]
+    address: String,
+}
+
+/// Voters that are dead, and would be in the way of a change.
+#[derive(Args, Debug)]
+struct Dead {
+    /// A dead voter that is in the way, by its id or name: it is taken out too
+    #[arg(long, value_name = "NODE", value_delimiter = ',')]
+    force: Vec<String>,
 }
 
 /// Take a node out for good
@@ -51,9 +66,8 @@ pub(crate) struct RemoveArgs {
     /// Its id or name
     node: String,
 
-    /// A dead voter that is in the way, by its id or name: it is taken out too
-    #[arg(long, value_name = "NODE", value_delimiter = ',')]
-    force: Vec<String>,
+    #[command(flatten)]
+    dead: Dead,
 
     #[command(flatten)]
     repeat: Repeat,
@@ -70,13 +84,11 @@ pub(crate) struct ReplaceArgs {
     /// Id or name of the one that goes; it need not be alive
     node: String,
 
-    /// Where the cluster port of the new one is, as the other nodes reach it
-    #[arg(value_name = "HOST:PORT")]
-    address: String,
+    #[command(flatten)]
+    new: New,
 
-    /// Another dead voter, by its id or name: it is taken out too
-    #[arg(long, value_name = "NODE", value_delimiter = ',')]
-    force: Vec<String>,
+    #[command(flatten)]
+    dead: Dead,
 
     #[command(flatten)]
     repeat: Repeat,
@@ -181,7 +193,7 @@ fn member<'a>(status: &'a ClusterStatusResponse, text: &str) -> Result<&'a NodeS
 }
 
 pub(super) async fn add(args: AddArgs, context: &Context) -> Outcome {
-    let AddArgs { address, repeat } = args;
+    let AddArgs { new: New { address }, repeat } = args;
     let ask = AddNodeRequest { request_id: repeat.request_id, not_after: None, address };
     let answer = context.client()?.call(ask).await?;
     let sentence = format!("{} is a voter; there are {} now", answer.node, answer.voters);
@@ -189,7 +201,7 @@ pub(super) async fn add(args: AddArgs, context: &Context) -> Outcome {
 }
 
 pub(super) async fn remove(args: RemoveArgs, context: &Context) -> Outcome {
-    let RemoveArgs { node, force, repeat } = args;
+    let RemoveArgs { node, dead: Dead { force }, repeat } = args;
     context.confirm(&format!("take {node} out of the cluster for good?"))?;
     let ask = RemoveNodeRequest { request_id: repeat.request_id, not_after: None, node, force };
     let answer = context.client()?.call(ask).await?;
@@ -198,7 +210,7 @@ pub(super) async fn remove(args: RemoveArgs, context: &Context) -> Outcome {
 }
 
 pub(super) async fn replace(args: ReplaceArgs, context: &Context) -> Outcome {
-    let ReplaceArgs { node, address, force, repeat } = args;
+    let ReplaceArgs { node, new: New { address }, dead: Dead { force }, repeat } = args;
     let gone = node.clone();
     let ask = ReplaceNodeRequest { request_id: repeat.request_id, not_after: None, node, address, force };
     let answer = context.client()?.call(ask).await?;

@@ -13,6 +13,8 @@ use crate::context::{Context, Outcome, Repeat};
 use crate::fault::Fault;
 use crate::output::{Cell, Column, Look, Row};
 use crate::pages::{LIST_MAX, Page, Watching, show};
+#[cfg(test)]
+pub(crate) use run::ExecutorLayer;
 
 /// Between looks at an executor that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

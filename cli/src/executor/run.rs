@@ -1,7 +1,6 @@
 //! `matins executor run`: an executor that belongs to no node.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -12,7 +11,8 @@ use serde::Deserialize;
 use crate::context::Outcome;
 use crate::exit::Exit;
 use crate::fault::Fault;
-use crate::server::{Labels, LogFormat, default_slots, machine, start_log, stopped};
+use crate::server::stopped;
+use crate::settings::{self, Faults, Labels, Layer, LogSettings, default_slots, machine};
 
 /// What is logged unless it is said otherwise.
 const LOG_DEFAULT: &str = "info";
@@ -24,9 +24,9 @@ const LOG_DEFAULT: &str = "info";
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  matins executor run --join 10.0.0.1:7071,10.0.0.2:7071 --data-dir /var/lib/matins-executor --labels gpu=yes
+  matins executor run --join 10.0.0.1:7071,10.0.0.2:7071 --listen 10.0.0.4:7072 --insecure --labels gpu=yes
   matins executor run --config /etc/matins/executor.toml
-  MATINS_NODE_JOIN=10.0.0.1:7071 matins executor run
+  MATINS_NODE_JOIN=127.0.0.1:7071 matins executor run
 Flags come first, then the environment, then the file, then the defaults.")]
 pub(crate) struct ExecutorRunArgs {
     /// A file with settings: TOML, keys as the flags below with _ for -
@@ -34,7 +34,7 @@ pub(crate) struct ExecutorRunArgs {
     config: Option<PathBuf>,
 
     #[command(flatten)]
-    layer: Layer,
+    layer: ExecutorLayer,
 
     /// End when standard input does: so that no executor outlives who started it
     #[arg(long, hide = true)]
@@ -44,7 +44,7 @@ pub(crate) struct ExecutorRunArgs {
 /// Settings of an executor, none of which must be given in the same place. Where a node has the same one it is called the same.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Layer {
+pub(crate) struct ExecutorLayer {
     /// Cluster ports of nodes; one that answers is enough
     #[arg(
         long,
@@ -75,15 +75,15 @@ struct Layer {
     #[arg(long, value_name = "PATH", env = "MATINS_NODE_TASK_PATH", hide_env_values = true)]
     task_path: Option<String>,
 
-    /// Where nodes read the logs of what runs here [default: 127.0.0.1:7072]
+    /// Where nodes read the logs of what runs here, and where its probes and metrics are [default: 127.0.0.1:7072]
     #[arg(long, value_name = "IP:PORT", env = "MATINS_NODE_LISTEN", hide_env_values = true)]
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
 
     /// The address that nodes are told [default: that of --listen]
     #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_ADVERTISE", hide_env_values = true)]
     advertise: Option<String>,
 
-    /// Listen beyond this machine without TLS and tokens: whoever reaches the port can read logs
+    /// Listen beyond this machine without TLS and tokens: whoever reaches the port can read logs [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
     insecure: Option<bool>,
@@ -93,12 +93,22 @@ struct Layer {
     log: Option<String>,
 
     /// How it is logged: text or json [default: text]
-    #[arg(long, value_enum, value_name = "FORMAT", env = "MATINS_NODE_LOG_FORMAT", hide_env_values = true)]
-    log_format: Option<LogFormat>,
+    #[arg(long, value_name = "FORMAT", env = "MATINS_NODE_LOG_FORMAT", hide_env_values = true)]
+    log_format: Option<String>,
 }
 
-impl Layer {
-    /// What is given here, and below it what is given there.
+/// What an executor runs with: every value is there, and fits the others.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    executor: ExecutorProcessConfig,
+    log: LogSettings,
+}
+
+impl Layer for ExecutorLayer {
+    type Settled = Settings;
+
+    const VERB: &'static str = "executor run";
+
     fn over(self, below: Self) -> Self {
         Self {
             join: self.join.or(below.join),
@@ -115,14 +125,16 @@ impl Layer {
         }
     }
 
-    fn settle(self) -> ExecutorProcessConfig {
+    fn settle(self, faults: &mut Faults) -> Settings {
+        let listen = faults.address("listen", self.listen, (Ipv4Addr::LOCALHOST, 7072));
+        let log = faults.log((self.log, LOG_DEFAULT), self.log_format.as_deref());
         let data_dir = self.data_dir.unwrap_or_else(|| "/var/lib/matins-executor".into());
-        ExecutorProcessConfig {
+        let executor = ExecutorProcessConfig {
             // What cannot be made absolute is told by the executor.
             data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
             name: self.name.unwrap_or_else(machine),
             join: self.join.unwrap_or_default(),
-            listen: self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 7072).into()),
+            listen,
             address: self.advertise,
             is_insecure: self.insecure.unwrap_or(false),
             executor: ExecutorSettings {
@@ -131,35 +143,18 @@ impl Layer {
                 environment: TaskEnvironment { path: self.task_path, variables: Vec::new() },
                 cgroup: None,
             },
-        }
+        };
+        faults.extend(executor.faults());
+        Settings { executor, log }
     }
 }
 
 /// Runs until it is told to end.
 pub(super) async fn run(args: ExecutorRunArgs) -> Outcome {
-    let file = match args.config {
-        None => Layer::default(),
-        Some(path) => {
-            let text = fs::read_to_string(&path).map_err(|error| Fault::unreadable(&path, error))?;
-            toml::from_str(&text).map_err(|error| {
-                Fault::machine(format!("`{}` has a fault", path.display()), error)
-                    .hint("`matins executor run -h` lists all settings; keys have _ for -")
-            })?
-        }
-    };
-    let layer = args.layer.over(file);
-    let filter = layer.log.as_deref().unwrap_or(LOG_DEFAULT).parse();
-    let filter = filter.map_err(|error| Fault::usage(format!("log: {error}")))?;
-    let format = layer.log_format.unwrap_or(LogFormat::Text);
-    let config = layer.settle();
-    let faults = config.faults();
-    if !faults.is_empty() {
-        return Err(Fault::usage(format!("the settings do not fit:\n  {}", faults.join("\n  ")))
-            .hint("`matins executor run -h` explains every setting"));
-    }
-    start_log(filter, format);
-    tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let executor = ExecutorProcess::start(config).await;
+    let settings = settings::read(args.config, args.layer)?;
+    settings.log.start();
+    tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
+    let executor = ExecutorProcess::start(settings.executor).await;
     let executor = executor.map_err(|error| Fault::machine("this executor does not start", error))?;
     let reason = stopped(args.tied).await;
     tracing::info!(reason, "stopping");
@@ -171,15 +166,29 @@ pub(super) async fn run(args: ExecutorRunArgs) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::settle;
 
     #[test]
     fn the_file_of_the_package_is_read_and_lies_below_flags() {
         let text = include_str!("../../../deploy/config/executor.toml");
-        let file: Layer = toml::from_str(text).unwrap();
-        let flags = Layer { slots: Some(5), ..Layer::default() };
-        let config = flags.over(file).settle();
+        let file: ExecutorLayer = toml::from_str(text).unwrap();
+        let flags = ExecutorLayer { slots: Some(5), ..ExecutorLayer::default() };
+        let config = settle(flags.over(file)).unwrap().executor;
         assert_eq!((config.executor.slots, config.join.len(), config.name.as_str()), (5, 3, "n1-tasks"));
-        assert!(config.faults().is_empty(), "{:?}", config.faults());
-        assert!(Layer::default().settle().faults()[0].contains("--join"));
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let layer = ExecutorLayer {
+            listen: Some("nonsense".into()),
+            slots: Some(0),
+            log: Some("a=b=c".into()),
+            log_format: Some("xml".into()),
+            ..ExecutorLayer::default()
+        };
+        let faults = settle(layer).unwrap_err().join("\n");
+        for part in ["listen: `nonsense`", "--join", "one slot", "log: ", "`xml`"] {
+            assert!(faults.contains(part), "{part} is missing in\n{faults}");
+        }
     }
 }

@@ -55,7 +55,8 @@ impl Row for Attempt {
             Cell::State(self.state().as_str_name().into()),
             Cell::text(name),
             Cell::Time(self.granted_at),
-            Cell::text(span_between(self.started_at, self.finished_at, look)),
+            // When its process started is told with its end; until then its lease says since when it is under way.
+            Cell::text(span_between(self.started_at.or(self.granted_at), self.finished_at, look)),
             Cell::text(exit.unwrap_or_default()),
             Cell::Number(self.fence),
             Cell::text(self.log().as_str_name()),
@@ -190,6 +191,26 @@ Took           1m5s
 └─ ✘ load   failed
 "
         );
+    }
+
+    #[test]
+    fn an_attempt_under_way_shows_since_when() {
+        let attempt = Attempt {
+            number: 1,
+            state: attempt::State::Running.into(),
+            granted_at: Some(Timestamp::from_millis(60_000)),
+            ..Attempt::default()
+        };
+        let look = Look { now: Some(Timestamp::from_millis(185_000)), ..Look::PLAIN };
+        let took = |attempt: &Attempt, look: &Look| attempt.cells(look)[4].clone();
+        assert_eq!(took(&attempt, &look), Cell::text("2m5s"));
+        // What its executor saw of it is better, once that is known.
+        let started_at = Some(Timestamp::from_millis(65_000));
+        let finished_at = Some(Timestamp::from_millis(70_000));
+        let ended = Attempt { started_at, finished_at, ..attempt.clone() };
+        assert_eq!(took(&ended, &look), Cell::text("5.0s"));
+        // Where nobody looks on, nothing is told that another call would tell otherwise.
+        assert_eq!(took(&attempt, &Look::PLAIN), Cell::text(""));
     }
 
     #[test]

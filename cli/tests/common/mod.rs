@@ -22,6 +22,16 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A schedule that is due each second, for tests that look what became of its ticks.
+pub(crate) const TICKING: &str = r#"
+workflow: ticking
+schedules:
+  second: { cron: "* * * * * *", catchup: none }
+concurrency: { max_active_runs: 2, on_full: skip }
+tasks:
+  work: { run: "true" }
+"#;
+
 /// Nodes on free ports of loopback, in a folder of their own.
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
@@ -114,6 +124,11 @@ impl Cluster {
 
     /// Starts another node, which belongs to no cluster yet, and tells which it is.
     pub(crate) fn start_empty(&mut self) -> usize {
+        self.start_empty_with(|_| {})
+    }
+
+    /// As [`Self::start_empty`], with a node that is changed before it is started.
+    pub(crate) fn start_empty_with(&mut self, change: impl Fn(&mut Node)) -> usize {
         self.made += 1;
         let name = format!("n{}", self.made);
         let ports = free_ports(2);
@@ -128,6 +143,7 @@ impl Cluster {
             environment: Vec::new(),
             child: None,
         };
+        change(&mut node);
         node.up();
         self.nodes.push(node);
         let at = self.nodes.len() - 1;
@@ -250,8 +266,8 @@ impl Cluster {
         fence().expect("it was running a moment ago")
     }
 
-    /// Starts an executor that belongs to no node. It is ended with the cluster's folder.
-    pub(crate) fn start_executor(&mut self, name: &str) {
+    /// Starts an executor that belongs to no node, and tells where its port is. It is ended with the cluster's folder.
+    pub(crate) fn start_executor(&mut self, name: &str) -> String {
         let (dir, listen) = (self.folder.path().join(name), format!("127.0.0.1:{}", free_ports(1)[0]));
         let join = self.nodes.iter().map(Node::cluster_address).collect::<Vec<_>>().join(",");
         let log = File::options().create(true).append(true).open(dir.with_extension("log"));
@@ -261,6 +277,21 @@ impl Cluster {
         command.arg("--data-dir").arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null());
         let child = command.stderr(log.expect("the folder is there")).spawn();
         self.executors.push(child.expect("the binary can be started"));
+        listen
+    }
+
+    /// Asks all of them to end, and waits until they have.
+    #[track_caller]
+    pub(crate) fn stop_executors(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        for mut child in std::mem::take(&mut self.executors) {
+            let pid = Pid::from_raw(child.id().cast_signed()).expect("it has a number");
+            kill_process(pid, Signal::TERM).expect("it was not waited for yet");
+            while child.try_wait().expect("it is our child").is_none() {
+                assert!(Instant::now() < deadline, "an executor does not end\n{}", self.logs());
+                sleep(PAUSE);
+            }
+        }
     }
 
     /// Ends all of them, as a power cut would.
@@ -343,6 +374,17 @@ impl Node {
 
     pub(crate) fn is_up(&self) -> bool {
         self.child.is_some()
+    }
+
+    /// Memory of its process, in bytes.
+    #[track_caller]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let process = self.child.as_ref().expect("it is up").id();
+        let status =
+            fs::read_to_string(format!("/proc/{process}/status")).expect("it was not waited for yet");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has it");
+        let kibibytes = line.trim().strip_suffix(" kB").and_then(|number| number.parse::<u64>().ok());
+        1_024 * kibibytes.expect("it is a number")
     }
 
     /// Starts it, with the data it has.
@@ -459,6 +501,11 @@ pub(crate) fn command() -> Command {
         }
     }
     command
+}
+
+/// Calls a verb that needs no cluster.
+pub(crate) fn offline(args: &[&str]) -> Said {
+    Said::from(command().args(args).output().expect("the binary can be started"))
 }
 
 /// So many free ports of loopback, all different.

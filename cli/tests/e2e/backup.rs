@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::common::{Cluster, Node, Said, command};
+use crate::common::{Cluster, Node, TICKING, offline};
 
 const WORK: &str = r#"
 workflow: nightly
@@ -14,13 +14,6 @@ schedules:
   nightly: { cron: "0 2 * * *", catchup: none }
 tasks:
   work: { run: "sleep 0.2; echo did {{ logical_time | date }}" }
----
-workflow: ticking
-schedules:
-  second: { cron: "* * * * * *", catchup: none }
-concurrency: { max_active_runs: 2, on_full: skip }
-tasks:
-  work: { run: "true" }
 ---
 workflow: slow
 tasks:
@@ -37,10 +30,6 @@ fn shrunk(node: &mut Node) {
     node.environment.push(("MATINS_TEST_SHRINK", "600".into()));
 }
 
-fn offline(args: &[&str]) -> Said {
-    Said::from(command().args(args).output().expect("the binary can be started"))
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().expect("the path is plain")
 }
@@ -48,7 +37,7 @@ fn text(path: &Path) -> &str {
 #[test]
 fn a_backup_under_load_becomes_a_cluster_that_goes_on() {
     let mut cluster = Cluster::start_with(3, shrunk);
-    cluster.apply(WORK);
+    cluster.apply(&format!("{TICKING}---{WORK}"));
     let create =
         ["backfill", "create", "nightly", "--from", "2013-01-01", "--to", "2013-03-01", "--max-active", "1"];
     let backfill = cluster.ask(&create).well().out.trim().to_owned();

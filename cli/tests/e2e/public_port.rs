@@ -7,6 +7,8 @@ use std::fs;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use crate::common::{Cluster, Node};
+use crate::told::{self, Told};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -14,9 +16,6 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
-use prometheus_parse::{Sample, Scrape, Value};
-
-use crate::common::{Cluster, Node};
 
 const QUICK: &str = "
 workflow: quick
@@ -28,49 +27,18 @@ params:
   code: { type: int, default: 0 }
 ";
 
-/// Asks by HTTP; gives the status and the body.
+/// Asks a node by HTTP; gives the status and the body.
 fn http(node: &Node, path: &str) -> (u16, String) {
-    let url = format!("http://{}{path}", node.endpoint());
-    let output = Command::new("curl").args(["-sS", "-w", "\n%{http_code}", &url]).output();
-    let output = output.expect("curl is installed, as CONTRIBUTING says");
-    let text = String::from_utf8(output.stdout).expect("the answer is text");
-    let (body, status) = text.rsplit_once('\n').expect("the status comes last");
-    (status.parse().unwrap_or(0), body.to_owned())
-}
-
-/// All that a node tells of itself.
-struct Told(Vec<Sample>);
-
-impl Told {
-    fn by(node: &Node) -> Self {
-        let (status, text) = http(node, "/metrics");
-        assert_eq!(status, 200);
-        let lines = text.lines().map(|line| Ok(line.to_owned()));
-        Self(Scrape::parse(lines).expect("a scraper can read it").samples)
-    }
-
-    /// The sum of all series of a name.
-    fn sum(&self, name: &str) -> f64 {
-        self.sum_where(name, ("", "")).unwrap_or_else(|| panic!("there is no {name}"))
-    }
-
-    /// The sum of those with this label; `None`: there are none.
-    fn sum_where(&self, name: &str, (label, text): (&str, &str)) -> Option<f64> {
-        let named = self.0.iter().filter(|sample| sample.metric == name);
-        let found = named.filter(|sample| label.is_empty() || sample.labels.get(label) == Some(text));
-        let value = |sample: &Sample| match &sample.value {
-            Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => *value,
-            Value::Histogram(_) | Value::Summary(_) => panic!("{name} is no number"),
-        };
-        found.map(value).reduce(|sum, value| sum + value)
-    }
+    told::http(&node.endpoint(), path)
 }
 
 /// The sum over all nodes that are up: what only the leader tells, whoever leads.
 #[track_caller]
 fn sum(cluster: &Cluster, name: &str, label: (&str, &str)) -> f64 {
     let up = cluster.nodes.iter().filter(|node| node.is_up());
-    let told = up.filter_map(|node| Told::by(node).sum_where(name, label)).reduce(|sum, value| sum + value);
+    let told = up
+        .filter_map(|node| Told::at(&node.endpoint()).sum_where(name, label))
+        .reduce(|sum, value| sum + value);
     told.unwrap_or_else(|| panic!("nobody tells {name} {label:?}"))
 }
 
@@ -123,7 +91,8 @@ fn metrics_say_what_was_done_and_probes_who_leads() {
         sum(&cluster, "matins_runs_started_total", ("origin", "schedule")) >= 3.0
     });
     cluster.ask(&["workflow", "pause", "quick"]).well();
-    cluster.until("nothing runs", || Told::by(&cluster.nodes[0]).sum("matins_attempts_live") == 0.0);
+    cluster
+        .until("nothing runs", || Told::at(&cluster.nodes[0].endpoint()).sum("matins_attempts_live") == 0.0);
 
     let listed = cluster.json(&["run", "list", "--limit", "1000"]);
     let count = |key: &str, value: &str| {
@@ -146,7 +115,7 @@ fn metrics_say_what_was_done_and_probes_who_leads() {
     }
     // Every node tells the same of the state.
     for node in &cluster.nodes {
-        let told = Told::by(node);
+        let told = Told::at(&node.endpoint());
         assert_eq!(told.sum_where("matins_runs", ("state", "failed")), Some(3.0));
         assert!(told.sum("matins_log_bytes") > 0.0 && told.sum("matins_disk_free_bytes") > 0.0);
     }
@@ -161,8 +130,9 @@ fn metrics_say_what_was_done_and_probes_who_leads() {
         cluster.nodes.iter().enumerate().any(|(at, node)| at != leader && leads(node))
     });
     for node in cluster.nodes.iter().filter(|node| node.is_up()) {
-        cluster.until("each sees it", || Told::by(node).sum("matins_leader_changes_total") >= 1.0);
-        assert!(Told::by(node).sum("matins_time_without_leader_seconds_total") > 0.0);
+        cluster
+            .until("each sees it", || Told::at(&node.endpoint()).sum("matins_leader_changes_total") >= 1.0);
+        assert!(Told::at(&node.endpoint()).sum("matins_time_without_leader_seconds_total") > 0.0);
     }
 }
 

@@ -2,16 +2,9 @@
 
 use std::fs;
 
-use crate::common::{Cluster, Node, Said, attempt_states, command};
+use crate::common::{Cluster, Node, Said, TICKING, attempt_states, offline};
 
 const WORK: &str = r#"
-workflow: ticking
-schedules:
-  second: { cron: "* * * * * *", catchup: none }
-concurrency: { max_active_runs: 2, on_full: skip }
-tasks:
-  work: { run: "true" }
----
 workflow: slow
 params: { pause: { type: int, default: 4 } }
 tasks:
@@ -20,14 +13,13 @@ tasks:
 
 fn recover(node: &Node, more: &[&str]) -> Said {
     let dir = node.data_dir.to_str().expect("the path is plain");
-    let output = command().args(["cluster", "recover", "--data-dir", dir]).args(more).output();
-    Said::from(output.expect("the binary can be started"))
+    offline(&[&["cluster", "recover", "--data-dir", dir], more].concat())
 }
 
 #[test]
 fn one_survivor_goes_on_when_it_is_told_to() {
     let mut cluster = Cluster::start(3);
-    cluster.apply(WORK);
+    cluster.apply(&format!("{TICKING}---{WORK}"));
     let leader = cluster.until_ready();
     let survivor = (leader + 1) % 3;
     let run = cluster.begin_on(survivor, &["slow", "-p", "pause=20"]);

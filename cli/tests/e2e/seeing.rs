@@ -1,6 +1,7 @@
 //! What a person sees: why things wait, what became of ticks and runs, and screens that fit a terminal of 80 columns.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::common::Cluster;
 
@@ -65,6 +66,18 @@ fn why_names_what_is_waited_for_and_the_command_that_helps() {
     assert_eq!(logs, "no such table: flights\n");
     for (code, args) in [(3, ["why", "run-99"]), (3, ["why", "no-such"]), (2, ["why", "run-1/a/b"])] {
         assert_eq!(cluster.ask(&args).code, Some(code), "{args:?}");
+    }
+}
+
+/// Nothing is written in a quiet cluster, so leader time in the state stands still; the clocks are right all the same.
+#[test]
+fn a_quiet_cluster_needs_nobody() {
+    let cluster = Cluster::start(3);
+    cluster.until_ready();
+    std::thread::sleep(Duration::from_secs(12));
+    for node in &cluster.nodes {
+        let status = cluster.ask_at(&node.endpoint(), &["cluster", "status"]).well().out;
+        assert!(!status.contains("clock"), "{status}");
     }
 }
 

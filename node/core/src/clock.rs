@@ -182,6 +182,13 @@ impl LeaderClock {
         self.clipped(at, majority.max(self.floor))
     }
 
+    /// Leader time for people, however long ago an entry was written; `None` where it is not known: in a process that has only
+    /// read what lay on disk.
+    pub fn known(&mut self, at: BootTime) -> Option<Timestamp> {
+        self.advance(at);
+        self.running.map(|running| timestamp(running.aged(at)).max(self.floor))
+    }
+
     /// Leader time and the readings for a `LeaderReady` or a `Time`; `None` while no majority is heard.
     pub fn now_with_readings(&mut self, at: BootTime) -> Option<(Timestamp, Readings)> {
         let majority = timestamp(self.majority(at, None)?);

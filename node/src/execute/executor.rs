@@ -29,6 +29,7 @@ use super::supervisor::wire::{FromSupervisor, SpawnTask, Status, ToSupervisor};
 use super::supervisors::{self, Link, Said};
 use super::tail::LogFolder;
 use super::wire;
+use crate::metrics::ExecutorMetrics;
 use crate::system::boot_time;
 
 mod actions;
@@ -91,11 +92,22 @@ impl Executor {
         let journal = Journal::open(&config.dir)?;
         let logs = LogFolder::new(config.dir.clone());
         let stop = CancellationToken::new();
-        let (held, held_seen) = watch::channel(0);
-        let environment = Environment { config: Arc::new(config), blobs, leader, held };
+        let metrics = ExecutorMetrics::new(config.slots);
+        let (activity, seen) = watch::channel(Activity::default());
+        let told = Told { activity, metrics: metrics.clone() };
+        let environment = Environment { config: Arc::new(config), blobs, leader, told };
         let task = tokio::spawn(live(environment, journal, stop.clone()));
-        Ok(ExecutorHandle { stop, task, logs, held: held_seen })
+        Ok(ExecutorHandle { stop, task, logs, activity: seen, metrics })
     }
+}
+
+/// What an executor does now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// How many attempts it holds, those that wait for their report's acknowledgement included.
+    pub held: usize,
+    /// The session with the leader, if one is open and holds.
+    pub session: Option<SessionNumber>,
 }
 
 /// Stops an executor, and knows its logs.
@@ -104,7 +116,8 @@ pub struct ExecutorHandle {
     stop: CancellationToken,
     task: JoinHandle<()>,
     logs: LogFolder,
-    held: watch::Receiver<usize>,
+    activity: watch::Receiver<Activity>,
+    metrics: ExecutorMetrics,
 }
 
 impl ExecutorHandle {
@@ -113,9 +126,14 @@ impl ExecutorHandle {
         self.logs.clone()
     }
 
-    /// How many attempts it holds, those that wait for their report's acknowledgement included.
-    pub fn held(&self) -> watch::Receiver<usize> {
-        self.held.clone()
+    /// What it does.
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.activity.clone()
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> ExecutorMetrics {
+        self.metrics.clone()
     }
 
     /// Lets go of leader and supervisors. Running tasks go on until their lease ends or an executor adopts them.
@@ -132,7 +150,31 @@ struct Environment {
     config: Arc<ExecutorConfig>,
     blobs: Arc<dyn Blobs>,
     leader: watch::Receiver<Option<LeaderAddress>>,
-    held: watch::Sender<usize>,
+    told: Told,
+}
+
+/// Where an executor says what it does.
+struct Told {
+    activity: watch::Sender<Activity>,
+    metrics: ExecutorMetrics,
+}
+
+impl Told {
+    /// Tells what is new.
+    fn tell(&self, now: Activity) {
+        let before = self.activity.send_replace(now);
+        if before.held != now.held {
+            self.metrics.holds(now.held);
+        }
+        if before.session != now.session {
+            if before.session.is_some() {
+                self.metrics.session_lost();
+            }
+            if now.session.is_some() {
+                self.metrics.session_opened();
+            }
+        }
+    }
 }
 
 /// Incarnation after incarnation, until told to stop.
@@ -140,6 +182,7 @@ async fn live(environment: Environment, mut journal: Journal, stop: Cancellation
     let incarnations = async {
         loop {
             let ended = incarnation(&environment, &mut journal).await;
+            environment.told.tell(Activity::default());
             tracing::warn!(?ended, "an incarnation of the executor ended");
             tokio::time::sleep(AGAIN_AFTER).await;
         }
@@ -169,7 +212,7 @@ async fn incarnation(environment: &Environment, journal: &mut Journal) -> io::Re
     let driver = Driver {
         config: Arc::clone(config),
         blobs: Arc::clone(&environment.blobs),
-        held: &environment.held,
+        told: &environment.told,
         journal: journal.clone(),
         machine,
         links: found.links,
@@ -209,7 +252,7 @@ struct Stream {
 struct Driver<'a> {
     config: Arc<ExecutorConfig>,
     blobs: Arc<dyn Blobs>,
-    held: &'a watch::Sender<usize>,
+    told: &'a Told,
     journal: Journal,
     machine: Machine,
     /// Oldest first; the last one takes new tasks.
@@ -232,8 +275,7 @@ impl Driver<'_> {
     /// Takes what comes until a supervisor is lost.
     async fn run(mut self, mut inputs: Inputs) -> io::Result<()> {
         loop {
-            self.held
-                .send_if_modified(|held| std::mem::replace(held, self.machine.held()) != self.machine.held());
+            self.tell();
             let wake = self.machine.next_wake();
             tokio::select! {
                 Some(said) = inputs.said.recv() => match said {
@@ -250,6 +292,15 @@ impl Driver<'_> {
                 Some(_) = self.tasks.join_next() => {}
                 () = sleep_until(wake) => self.happened(Event::Tick)?,
             }
+        }
+    }
+
+    /// Tells whoever watches what it does, if that has changed.
+    fn tell(&self) {
+        let session = self.machine.is_valid(boot_time()).then(|| self.machine.number());
+        let now = Activity { held: self.machine.held(), session };
+        if *self.told.activity.borrow() != now {
+            self.told.tell(now);
         }
     }
 
@@ -272,7 +323,10 @@ impl Driver<'_> {
                 Ok(())
             }
             FromSupervisor::Status { fence, status } => match status {
-                Status::Started => self.happened(Event::Answered { fence, answer: SpawnAnswer::Started }),
+                Status::Started => {
+                    self.told.metrics.started();
+                    self.happened(Event::Answered { fence, answer: SpawnAnswer::Started })
+                }
                 Status::Refused(refusal) => {
                     tracing::info!(lease = fence.0, ?refusal, "a spawn was refused");
                     self.runs_at.remove(&fence);

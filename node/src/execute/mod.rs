@@ -13,7 +13,7 @@ mod supervisors;
 mod tail;
 pub mod wire;
 
-pub use executor::{Blobs, Executor, ExecutorConfig, ExecutorHandle};
+pub use executor::{Activity, Blobs, Executor, ExecutorConfig, ExecutorHandle};
 pub use link::LeaderAddress;
 pub use prepare::TaskEnvironment;
 pub use tail::LogFolder;

@@ -1,7 +1,7 @@
 //! Folders of attempts that are over, kept for the next ones.
 //!
-//! Making four folders and five files for each attempt and deleting them again cost as much as half of it, and far more on
-//! file systems that keep an inode back for a while after it was freed. So a folder that an attempt left as it was made goes to
+//! An attempt has four folders and five files, and making all of them only to delete them again is work that every attempt would
+//! pay for, most on file systems that keep an inode back for a while after it was freed. So a folder that an attempt left as it was made goes to
 //! another one. Never one in which anything is left of what a task did: such a folder is deleted as a whole.
 //! Start reading at [`Spares::give`].
 

@@ -1,12 +1,13 @@
 //! Whether the nodes' disks have room for new runs (PROTOCOL 6.12). Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use matins_core::command::{Command, FullDisk};
 use matins_core::id::NodeId;
 use matins_core::state::State;
 
 use crate::disk::DiskUse;
+use crate::raft::Members;
 
 /// What is known of the nodes' disks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,19 +24,16 @@ pub enum Disks {
 /// What nodes said of their disks; `None` inside: one cannot tell, and is not waited for.
 pub type Heard = BTreeMap<NodeId, Option<DiskUse>>;
 
-/// Judges what was heard lately. The leader writes first and must have room itself; a commit needs a majority of each set.
-pub fn judge(own: NodeId, heard: &Heard, voter_sets: &[BTreeSet<NodeId>], was_full: bool) -> Disks {
-    let has_room = |node: &NodeId| {
-        heard.get(node).is_some_and(|disk| disk.as_ref().is_none_or(|disk| disk.has_room(was_full)))
-    };
-    let is_majority = |is: &dyn Fn(&NodeId) -> bool| {
-        !voter_sets.is_empty()
-            && voter_sets.iter().all(|set| set.iter().filter(|node| is(node)).count() * 2 > set.len())
-    };
-    if has_room(&own) && is_majority(&has_room) {
+/// Judges what was heard lately. The leader writes first and must have room itself; a commit needs a majority of each set of
+/// `members`.
+pub fn judge(own: NodeId, heard: &Heard, members: &Members, was_full: bool) -> Disks {
+    let has_room = |disk: &Option<DiskUse>| disk.as_ref().is_none_or(|disk| disk.has_room(was_full));
+    let with_room = heard.iter().filter(|(_, disk)| has_room(disk)).map(|(node, _)| *node).collect();
+    let own_has_room = heard.get(&own).is_some_and(has_room);
+    if own_has_room && members.is_majority(&with_room) {
         return Disks::HaveRoom;
     }
-    if has_room(&own) && !is_majority(&|node| heard.contains_key(node)) {
+    if own_has_room && !members.is_majority(&heard.keys().copied().collect()) {
         return Disks::Unknown;
     }
     let disks = heard.iter().filter_map(|(node, disk)| Some((*node, disk.as_ref()?)));
@@ -65,6 +63,8 @@ pub fn news(state: &State, disks: &Disks) -> Option<Command> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn heard(used: &[(u64, u16)]) -> Heard {
@@ -73,7 +73,8 @@ mod tests {
     }
 
     fn judged(used: &[(u64, u16)]) -> Disks {
-        judge(NodeId(1), &heard(used), &[BTreeSet::from([NodeId(1), NodeId(2), NodeId(3)])], false)
+        let voter_sets = vec![BTreeSet::from([NodeId(1), NodeId(2), NodeId(3)])];
+        judge(NodeId(1), &heard(used), &Members { voter_sets, ..Members::default() }, false)
     }
 
     fn fullest(disks: &Disks) -> Option<u64> {

@@ -224,11 +224,11 @@ impl Shell {
         let own = self.consensus.status();
         let now = boot_time();
         let peers = self.consensus.peers().borrow().clone();
-        let fresh = peers.into_iter().filter(|(asked, _)| now.since(*asked) <= DISKS_KEPT);
-        let all = fresh.map(|(_, status)| status).chain([own]);
+        let fresh = peers.into_iter().filter(|heard| now.since(heard.asked_at) <= DISKS_KEPT);
+        let all = fresh.map(|heard| heard.status).chain([own]);
         let heard: disks::Heard = all.map(|status| (status.node, status.disk)).collect();
-        let voters = self.consensus.members().voter_sets;
-        disks::judge(self.consensus.node(), &heard, &voters, state.cluster.full_disk.is_some())
+        let members = self.consensus.members();
+        disks::judge(self.consensus.node(), &heard, &members, state.cluster.full_disk.is_some())
     }
 
     /// The newest block that a majority of each set of voters has, with all before it (PROTOCOL 6.5).
@@ -239,7 +239,7 @@ impl Shell {
         reign.durable_block_asked_at = boot;
         let own = self.consensus.status();
         let peers = self.consensus.peers().borrow().clone();
-        let all = peers.into_iter().map(|(_, status)| status).chain([own]);
+        let all = peers.into_iter().map(|heard| heard.status).chain([own]);
         let blocks: BTreeMap<_, _> = all.map(|status| (status.node, status.blocks_durable)).collect();
         let of_set = |set: &std::collections::BTreeSet<_>| {
             let mut numbers: Vec<u64> =

@@ -59,6 +59,11 @@ impl LeaderTime {
         inner.clock.now_carrying(boot_time(), carried)
     }
 
+    /// Leader time now, to compare clocks with; `None` where it is not known (`LeaderClock::known`).
+    pub fn known(&self) -> Option<Timestamp> {
+        self.lock().clock.known(boot_time())
+    }
+
     /// The voters' clocks, for a `Time` that may be proposed; `None` while no majority is heard.
     pub fn peek_readings(&self) -> Option<Readings> {
         self.lock().clock.now_with_readings(boot_time()).map(|(_, readings)| readings)

@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 
-use matins_core::id::{RunId, ScheduleId};
+use matins_core::id::{Fence, RunId, ScheduleId, TaskId};
 use matins_core::state::{
-    AttemptOutcome, AttemptState, LostReason, RunOrigin, RunRow, SkipReason, State, TaskState,
+    AttemptOutcome, AttemptRow, AttemptState, LostReason, RunOrigin, RunRow, SkipReason, State, TaskState,
 };
 use matins_core::time::Timestamp;
 use matins_core::{Answer, Effect, Refusal, Stale};
@@ -58,6 +58,20 @@ pub(crate) struct Change<'a> {
     pub(crate) after: &'a State,
     pub(crate) answers: &'a [Result<Answer, Refusal>],
     pub(crate) effects: &'a [Effect],
+}
+
+impl Change<'_> {
+    /// The attempt that an effect says has ended under this fence, as it is afterwards.
+    pub(crate) fn ended_attempt(&self, fence: Fence) -> Option<((TaskId, u32), &AttemptRow)> {
+        let key = self.before.live.get(&fence)?;
+        Some((*key, self.after.attempts.get(key)?))
+    }
+
+    /// A run, if it ended by this. It may have been made and ended in one entry.
+    pub(crate) fn ended_run(&self, id: RunId) -> Option<&RunRow> {
+        let was_active = self.before.runs.get(&id).is_none_or(RunRow::is_active);
+        self.after.runs.get(&id).filter(|row| was_active && !row.is_active())
+    }
 }
 
 impl Counts {
@@ -172,9 +186,8 @@ impl Counts {
                     self.task_queued.observe(between(since, change.after.now));
                 }
                 Effect::Ended { fence, .. } => {
-                    let key = change.before.live.get(fence);
-                    let attempt = key.and_then(|key| change.after.attempts.get(key));
-                    if let Some(AttemptState::Ended { outcome, .. }) = attempt.map(|attempt| &attempt.state) {
+                    let attempt = change.ended_attempt(*fence);
+                    if let Some(AttemptState::Ended { outcome, .. }) = attempt.map(|(_, row)| &row.state) {
                         self.attempt(outcome);
                     }
                 }
@@ -236,9 +249,7 @@ impl Counts {
                 self.tick_lateness.observe(between(after.logical_time, after.created_at));
             }
         }
-        // A run may be made and end in one entry.
-        let was_active = before.is_none_or(RunRow::is_active);
-        if was_active && !after.is_active() {
+        if let Some(after) = change.ended_run(id) {
             self.runs_finished.get_or_create(&[("state", after.state.as_str())]).inc();
             let began = after.started_at.unwrap_or(after.created_at);
             self.run_duration.observe(between(began, after.ended_at.unwrap_or(change.after.now)));

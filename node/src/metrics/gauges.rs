@@ -11,6 +11,7 @@ use matins_core::time::Timestamp;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::process::{Disk, Process};
 use super::registrar::Registrar;
 
 /// Gauges with one label each.
@@ -55,19 +56,10 @@ pub struct Peer {
     pub lag: Option<u64>,
 }
 
-/// A disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disk {
-    /// Bytes that can still be written.
-    pub free: u64,
-    /// Bytes in all.
-    pub size: u64,
-}
-
 /// The gauges.
 #[derive(Clone, Default)]
 pub(crate) struct Gauges {
-    build: Family<[(&'static str, &'static str); 1], Gauge>,
+    process: Process,
     is_leader: Gauge,
     term: Gauge,
     applied_index: Gauge,
@@ -93,10 +85,6 @@ pub(crate) struct Gauges {
     blob_bytes: Gauge,
     blobs_missing: Gauge,
     log_bytes: Gauge,
-    disk_free: Gauge,
-    disk_size: Gauge,
-    memory: Gauge,
-    open_files: Gauge,
 }
 
 impl Gauges {
@@ -110,7 +98,7 @@ impl Gauges {
 
     fn name_node(&self, to: &mut Registrar) {
         let it = self.clone();
-        to.add(("build_info", &["version"]), "Always 1; the version is the label", it.build);
+        it.process.name(to);
         to.add(("is_leader", &[]), "1 on the node that leads and is ready, else 0", it.is_leader);
         to.add(("term", &[]), "Raft's term", it.term);
         to.add(("applied_index", &[]), "The last record of the log that this node applied", it.applied_index);
@@ -130,8 +118,6 @@ impl Gauges {
             "Records that the peer is behind the leader; only the leader tells it",
             it.peer_lag,
         );
-        to.add(("process_resident_memory_bytes", &[]), "Memory of the process", it.memory);
-        to.add(("process_open_fds", &[]), "Open files and connections of the process", it.open_files);
     }
 
     fn name_work(&self, to: &mut Registrar) {
@@ -166,12 +152,6 @@ impl Gauges {
         to.add(("blob_bytes", &[]), "Bytes of all blobs on this node", it.blob_bytes);
         to.add(("blobs_missing", &[]), "Blobs that the state names and this node lacks", it.blobs_missing);
         to.add(("log_bytes", &[]), "Bytes of this node's log", it.log_bytes);
-        to.add(
-            ("disk_free_bytes", &[]),
-            "Bytes that can still be written to the data directory",
-            it.disk_free,
-        );
-        to.add(("disk_size_bytes", &[]), "Size of the disk with the data directory", it.disk_size);
     }
 
     /// Sets them to what is seen.
@@ -183,7 +163,7 @@ impl Gauges {
     }
 
     fn set_node(&self, seen: &Seen) {
-        self.build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        self.process.set(seen.disk);
         self.is_leader.set(i64::from(seen.leads));
         self.term.set(seen.term as i64);
         self.applied_index.set(seen.applied as i64);
@@ -268,16 +248,6 @@ impl Gauges {
         self.blob_bytes.set(seen.blob_bytes as i64);
         self.blobs_missing.set(seen.blobs_missing as i64);
         self.log_bytes.set(seen.log_bytes as i64);
-        if let Some(disk) = seen.disk {
-            self.disk_free.set(disk.free as i64);
-            self.disk_size.set(disk.size as i64);
-        }
-        if let Some(bytes) = resident_bytes() {
-            self.memory.set(bytes);
-        }
-        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            self.open_files.set(files.count() as i64);
-        }
     }
 }
 
@@ -290,12 +260,4 @@ fn count<'w>(gauges: &Labelled, all: &[&'static str], words: impl Iterator<Item 
     for (word, count) in counts {
         gauges.get_or_create(&[("state", word.to_owned())]).set(count);
     }
-}
-
-/// Memory of this process.
-fn resident_bytes() -> Option<i64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: i64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1_024)
 }

@@ -1,11 +1,14 @@
 //! What a node counts and measures, in the text format of `OpenMetrics` (`/metrics`, `docs/metrics.md`).
 //!
-//! Three kinds: [`Timings`] are told where something takes time, [`Counts`] follow the entries that were applied, and
-//! `Gauges` are read off an O(1) copy of the state when somebody asks. Labels are bounded: states, reasons, pools and
+//! [`Timings`] are told where something takes time, [`DoorCounts`] what clients use and what is turned away, [`Counts`] follow
+//! the entries that were applied, and `Gauges` are read off an O(1) copy of the state when somebody asks. Labels are bounded: states, reasons, pools and
 //! peers, never a run or a workflow. Nothing here changes what a node does. Start reading at [`Metrics`].
 
 mod counts;
+mod door;
+mod executor;
 mod gauges;
+mod process;
 mod registrar;
 #[cfg(test)]
 mod tests;
@@ -18,9 +21,15 @@ use prometheus_client::registry::Registry;
 
 pub(crate) use counts::Change;
 pub use counts::Counts;
+pub use door::DoorCounts;
+pub(crate) use door::{Bound, Used};
+pub use executor::{ExecutorMetrics, OutsideMetrics};
 use gauges::Gauges;
-pub use gauges::{Disk, Peer, Seen};
+pub use gauges::{Peer, Seen};
+pub use process::Disk;
 use registrar::{Described, Registrar};
+
+use crate::system::boot_time;
 
 /// The media type of what [`Metrics::text`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,19 +42,26 @@ struct Inner {
     registry: Registry,
     described: Vec<Described>,
     counts: Counts,
+    door: DoorCounts,
+    /// Of the executor that belongs to the node, if one does.
+    executor: Option<ExecutorMetrics>,
     /// Set anew at each scrape, one scrape at a time.
     gauges: Mutex<Gauges>,
 }
 
 impl Metrics {
-    /// Those of a node that measures `timings`.
-    pub fn new(timings: &Timings) -> Self {
+    /// Those of a node that measures `timings`, with what its executor counts.
+    pub fn new(timings: &Timings, executor: Option<ExecutorMetrics>) -> Self {
         let mut registrar = Registrar::default();
         timings.register(&mut registrar);
         let counts = Counts::register(&mut registrar);
+        let door = DoorCounts::register(&mut registrar);
         let gauges = Mutex::new(Gauges::register(&mut registrar));
+        if let Some(executor) = &executor {
+            executor.name(&mut registrar);
+        }
         let (registry, described) = registrar.done();
-        Self(Arc::new(Inner { registry, described, counts, gauges }))
+        Self(Arc::new(Inner { registry, described, counts, door, executor, gauges }))
     }
 
     /// What is counted as entries are applied.
@@ -53,22 +69,36 @@ impl Metrics {
         &self.0.counts
     }
 
+    /// What the node's ports bear.
+    pub fn door(&self) -> &DoorCounts {
+        &self.0.door
+    }
+
     /// All of it as text, with what can be seen of the node now. Takes time that grows with the state.
     pub fn text(&self, seen: &Seen) -> String {
         let gauges = self.0.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.set(seen);
-        let mut text = String::new();
-        encode(&mut text, &self.0.registry).expect("a string can always be written to");
-        text
-    }
-
-    /// What each metric means, as a table for people.
-    pub fn reference(&self) -> String {
-        registrar::reference(&self.0.described)
+        if let Some(executor) = &self.0.executor {
+            executor.set(boot_time());
+        }
+        text_of(&self.0.registry)
     }
 }
 
-/// Whoever can tell all metrics of a node now.
+/// What each metric means, for people.
+pub fn reference() -> String {
+    let node = Metrics::new(&Timings::default(), None);
+    let executor = OutsideMetrics::new(ExecutorMetrics::default());
+    registrar::reference(&node.0.described, executor.described())
+}
+
+fn text_of(registry: &Registry) -> String {
+    let mut text = String::new();
+    encode(&mut text, registry).expect("a string can always be written to");
+    text
+}
+
+/// Whoever can tell all metrics of a process now.
 pub trait Scrape: Send + Sync + 'static {
     /// All metrics as text.
     fn scrape(&self) -> String;

@@ -49,16 +49,27 @@ impl Registrar {
     }
 }
 
-/// The reference of all metrics.
-pub(crate) fn reference(described: &[Described]) -> String {
+/// The reference of all metrics: those of nodes, and those of executors.
+pub(crate) fn reference(node: &[Described], executor: &[Described]) -> String {
     let mut text = String::from(
-        "# Metrics\n\nWhat every node tells at `/metrics` on its public port. This page is made from the code: \
-         `UPDATE_GOLDENFILES=1 cargo test -p matins-node metrics` writes it anew.\n\n\
+        "# Metrics\n\nWhat nodes and executors tell at `/metrics`, in the text format that Prometheus reads. This page is made \
+         from the code: `UPDATE_GOLDENFILES=1 cargo test -p matins-node metrics` writes it anew. What is counted in memory begins \
+         at 0 when a process starts.\n\n\
+         ## Nodes\n\nOn the public port, 7070. \
          Counters of ticks, runs, attempts and commands count on the node that leads, so sum them over all nodes. Gauges that \
-         are read off the state are the same on every node that keeps up, so take the maximum. What is counted in memory begins \
-         at 0 when a node starts.\n\n\
-         | name | kind | labels | what it says |\n|---|---|---|---|\n",
+         are read off the state are the same on every node that keeps up, so take the maximum.\n\n",
     );
+    table(&mut text, node);
+    text.push_str(
+        "\n## Executors\n\nAn executor without a node tells these on its one port, 7072, where nodes read logs and `/livez` and \
+         `/readyz` answer. A node with an executor tells those that begin with `matins_executor_` too. Each counts for itself.\n\n",
+    );
+    table(&mut text, executor);
+    text
+}
+
+fn table(text: &mut String, described: &[Described]) {
+    text.push_str("| name | kind | labels | what it says |\n|---|---|---|---|\n");
     for metric in described {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(
@@ -70,5 +81,4 @@ pub(crate) fn reference(described: &[Described]) -> String {
             metric.help
         );
     }
-    text
 }

@@ -10,7 +10,7 @@ use matins_core::command::Proposal;
 use matins_core::history::RetiredRun;
 use matins_core::id::{Digest, ExecutorId, NodeId, RunId, ScheduleId};
 use matins_core::state::Settings;
-use matins_core::time::{BootTime, Timestamp};
+use matins_core::time::Timestamp;
 use matins_core::{Refusal, State};
 use matins_proto::v1;
 use matins_proto::v1::attempt_logs_client::AttemptLogsClient;
@@ -25,11 +25,12 @@ use crate::execute::log::{Stream, frames_of};
 use crate::history::{History, error_chain};
 use crate::lead::shell::LeadHandle;
 use crate::lead::time::LeaderTime;
-use crate::raft::{BlobError, Consensus, InitError, Member, PeerStatus, ProposeError, ReadError};
+use crate::metrics::{Bound, DoorCounts};
+use crate::raft::{BlobError, Consensus, HeardStatus, InitError, Member, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, PastRuns,
-    SupportedLevel, TailAsk, Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun,
+    PastRuns, SupportedLevel, TailAsk, Unanswered,
 };
 use crate::store::StoreError;
 use crate::store::history::Among;
@@ -49,6 +50,8 @@ pub(super) struct ClusterDoor {
     pub(super) clock: Arc<LeaderTime>,
     /// What `init` makes a cluster with.
     pub(super) settings: Settings,
+    /// Where it is counted that the leader's queue is full.
+    pub(super) counts: DoorCounts,
 }
 
 impl ClusterDoor {
@@ -62,31 +65,36 @@ impl ClusterDoor {
     }
 
     fn view_of(&self, id: NodeId, member: &Member, voters: &BTreeSet<NodeId>) -> MemberView {
-        let heard = self.consensus.peers().borrow().iter().find(|(_, peer)| peer.node == id).cloned();
-        let own = (id == self.consensus.node()).then(|| (boot_time(), self.consensus.status()));
-        let status: Option<(BootTime, PeerStatus)> = own.or(heard);
-        let (_, last) = self.consensus.progress();
-        let now = self.consensus.state().now;
-        let ahead = |peer: &PeerStatus| peer.wall.as_millis() - now.as_millis();
+        let heard = self.consensus.peers().borrow().iter().find(|heard| heard.status.node == id).cloned();
+        let heard = if id == self.consensus.node() { Some(self.own_status()) } else { heard };
+        // Not `state.now`: that is of the last entry, which in a quiet cluster may be long ago.
+        let (boot, now) = (boot_time(), self.clock.known());
+        let ahead = |heard: &HeardStatus| Some(heard.wall_at(boot).as_millis() - now?.as_millis());
         MemberView {
             node: id,
             name: member.name.clone(),
             address: member.public_address.clone(),
             cluster_address: member.cluster_address.clone(),
             is_voter: voters.contains(&id),
-            is_reachable: status
+            is_reachable: heard
                 .as_ref()
-                .is_some_and(|(at, _)| boot_time().since(*at).0 < HEARD_WITHIN.as_millis() as u64),
-            lag: status.as_ref().map(|(_, peer)| last.saturating_sub(peer.applied)),
-            clock_ahead_millis: status.as_ref().map(|(_, peer)| ahead(peer)),
-            level_max: status.as_ref().map(|(_, peer)| peer.level_max),
+                .is_some_and(|heard| boot.since(heard.asked_at).0 < HEARD_WITHIN.as_millis() as u64),
+            lag: heard.as_ref().map(|heard| heard.lag),
+            clock_ahead_millis: heard.as_ref().and_then(ahead),
+            level_max: heard.as_ref().map(|heard| heard.status.level_max),
             version: if id == self.consensus.node() {
                 env!("CARGO_PKG_VERSION").into()
             } else {
                 String::new()
             },
-            disk: status.and_then(|(_, peer)| peer.disk),
+            disk: heard.and_then(|heard| heard.status.disk),
         }
+    }
+
+    fn own_status(&self) -> HeardStatus {
+        let (_, last) = self.consensus.progress();
+        let status = self.consensus.status();
+        HeardStatus { asked_at: boot_time(), lag: last.saturating_sub(status.applied), status }
     }
 }
 
@@ -101,7 +109,10 @@ impl Cluster for ClusterDoor {
             }
             Ok(answered) => Ok(Answered { answer: answered.answer, index: answered.index, at: answered.at }),
             Err(ProposeError::NotLeader { .. }) => Err(Unanswered::NotReady),
-            Err(ProposeError::Overloaded { .. }) => Err(Unanswered::Overloaded),
+            Err(ProposeError::Overloaded { .. }) => {
+                self.counts.turned_away(Bound::Commands);
+                Err(Unanswered::Overloaded)
+            }
             Err(ProposeError::TooLarge { bytes, limit }) => Err(Unanswered::TooLarge { bytes, limit }),
             Err(ProposeError::Deadline) => Err(Unanswered::Unknown),
             Err(ProposeError::Stopping) => Err(Unanswered::Stopping),
@@ -178,7 +189,7 @@ impl Cluster for ClusterDoor {
         })
     }
 
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError> {
         members::change(&self.consensus, ask).await
     }
 

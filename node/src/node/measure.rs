@@ -2,7 +2,7 @@
 //!
 //! Decides nothing, and nothing waits for it. Start reading at [`Measured`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::lead::time::LeaderTime;
 use crate::metrics::{Change, Disk, Metrics, Peer, Scrape, Seen};
-use crate::raft::Consensus;
+use crate::raft::{Consensus, HeardStatus};
 use crate::system::boot_time;
 
 /// A peer that was not heard of for so long is not reachable.
@@ -48,35 +48,36 @@ impl Measured {
             last,
             applied: own.applied,
             // Only the leader asks after the others, so only it knows.
-            peers: if leads { self.peers(own.applied) } else { Vec::new() },
+            peers: if leads { self.peers() } else { Vec::new() },
             log_bytes: consensus.log_bytes_after(0),
             blob_bytes: consensus.inner().blobs.total_bytes(),
             blobs_missing: own.blobs_missing,
-            disk: self.disk(),
+            disk: disk_of(&self.data_dir),
         }
     }
 
-    fn peers(&self, applied: u64) -> Vec<Peer> {
+    fn peers(&self) -> Vec<Peer> {
         let members = self.consensus.members();
         let heard = self.consensus.peers().borrow().clone();
         let others = members.nodes.iter().filter(|(id, _)| **id != self.consensus.node());
         let peer = |(id, member): (&NodeId, &crate::raft::Member)| {
-            let status = heard.iter().find(|(_, peer)| peer.node == *id);
-            let is_fresh = |(at, _): &(_, _)| boot_time().since(*at).0 < HEARD_WITHIN_MILLIS;
+            let heard = heard.iter().find(|heard| heard.status.node == *id);
+            let is_fresh = |heard: &HeardStatus| boot_time().since(heard.asked_at).0 < HEARD_WITHIN_MILLIS;
             Peer {
                 name: member.name.clone(),
-                is_reachable: status.is_some_and(is_fresh),
-                lag: status.map(|(_, peer)| applied.saturating_sub(peer.applied)),
+                is_reachable: heard.is_some_and(is_fresh),
+                lag: heard.map(|heard| heard.lag),
             }
         };
         others.map(peer).collect()
     }
+}
 
-    fn disk(&self) -> Option<Disk> {
-        let found = rustix::fs::statvfs(&self.data_dir).ok()?;
-        // What only root may still write is not free.
-        Some(Disk { free: found.f_bavail * found.f_frsize, size: found.f_blocks * found.f_frsize })
-    }
+/// The disk with this folder, if it can be asked.
+pub(super) fn disk_of(folder: &Path) -> Option<Disk> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    // What only root may still write is not free.
+    Some(Disk { free: found.f_bavail * found.f_frsize, size: found.f_blocks * found.f_frsize })
 }
 
 /// Counts what entries do, while this node leads.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,24 +17,25 @@ use matins_core::command::{Command, Proposal};
 use matins_core::id::{ClusterId, Digest, Fence, NodeId};
 use matins_core::state::LogPlace;
 use matins_proto::v1;
-use matins_proto::v1::attempt_logs_server::AttemptLogsServer;
 use matins_proto::v1::peer_forward_response::Result as Forwarded;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Server;
 
 use super::config::{ExecutorSettings, Identity, faults_of_port};
+use super::measure::disk_of;
 use super::{NodeError, address_of, listen, spawn_executor, tell_if_new};
 use crate::execute::{Blobs as TaskBlobs, ExecutorHandle, LeaderAddress};
 use crate::history::error_chain;
+use crate::metrics::{OutsideMetrics, Scrape};
 use crate::packs::{OpenLogs, Packer, Packs};
 use crate::raft::{
     Link, Links, Member, Members, StartError, decode, draw_node, members_in, put_there, receive,
 };
+use crate::serve::{ExecutorDoor, serve_executor};
 use crate::store::blobs::Blobs;
 use crate::store::marker::{DataDir, Expected};
-use crate::system::{self, incoming};
+use crate::system::{self, boot_time};
 
 /// How often the nodes are asked who belongs to the cluster and who leads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -58,7 +59,7 @@ pub struct ExecutorProcessConfig {
     pub name: String,
     /// Cluster ports of nodes, one at least; the others are learnt from them.
     pub join: Vec<String>,
-    /// Where nodes read the logs of its attempts.
+    /// Where nodes read the logs of its attempts, and where its probes and metrics are.
     pub listen: SocketAddr,
     /// Host and port as nodes reach it; `None`: what it listens on.
     pub address: Option<String>,
@@ -76,6 +77,13 @@ impl ExecutorProcessConfig {
         if self.join.is_empty() {
             faults.push("it joins nobody; give the cluster port of a node with `--join HOST:PORT`".into());
         }
+        let told = self.address.clone().unwrap_or_else(|| self.listen.to_string());
+        if let Some(far) = self.join.iter().find(|node| !is_here(node)).filter(|_| is_here(&told)) {
+            faults.push(format!(
+                "the node at {far} would look for its logs at {told}, which is another machine there; give \
+                 `--listen IP:PORT --insecure` with an address that all nodes reach"
+            ));
+        }
         if self.executor.slots == 0 {
             faults.push("an executor needs one slot at least".into());
         }
@@ -84,6 +92,13 @@ impl ExecutorProcessConfig {
         }
         faults
     }
+}
+
+/// Whether `HOST:PORT` means the machine that asks, whichever that is.
+fn is_here(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A running executor that belongs to no node.
@@ -134,15 +149,17 @@ impl ExecutorProcess {
         let identity = Identity { node, name: config.name, address, level: LEVEL.into() };
         let executor = config.executor.executor(&config.data_dir, identity);
         let executor = spawn_executor(executor, leader, nodes.clone())?;
-        let packer = Packer::asking(node, executor.logs(), nodes.clone(), nodes);
+        let packer = Packer::asking(node, (executor.logs(), executor.metrics()), nodes.clone(), nodes);
         spawn(&tasks, &stopping, packer.run());
-        let served = Server::builder()
-            .tcp_nodelay(true)
-            .add_service(AttemptLogsServer::new(executor.logs()))
-            .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned());
+        let metrics = Arc::new(OutsideScrape {
+            metrics: OutsideMetrics::new(executor.metrics()),
+            data_dir: config.data_dir,
+        });
+        let (logs, activity) = (executor.logs(), executor.activity());
+        let door = ExecutorDoor { listener, logs, activity, metrics, stopping: stopping.clone() };
         tasks.spawn(async move {
-            if let Err(error) = served.await {
-                tracing::error!(error = error_chain(&error), "the port for logs ended");
+            if let Err(error) = serve_executor(door).await {
+                tracing::error!(error = error_chain(&error), "the port for logs and probes ended");
             }
         });
         tracing::info!(executor = %node, "runs as an executor without a node");
@@ -165,6 +182,18 @@ impl ExecutorProcess {
 
 fn spawn(tasks: &TaskTracker, stopping: &CancellationToken, run: impl Future<Output = ()> + Send + 'static) {
     tasks.spawn(stopping.clone().run_until_cancelled_owned(run));
+}
+
+/// An executor without a node, as its metrics see it.
+struct OutsideScrape {
+    metrics: OutsideMetrics,
+    data_dir: PathBuf,
+}
+
+impl Scrape for OutsideScrape {
+    fn scrape(&self) -> String {
+        self.metrics.text(disk_of(&self.data_dir), boot_time())
+    }
 }
 
 /// What is known of the cluster.
@@ -325,7 +354,7 @@ impl Packs for Nodes {
         let to = Some(self.links.address_to(leader));
         let within_ms = ATTACH_WITHIN.as_millis() as u64;
         let request = v1::PeerForwardRequest { to, proposal: bytes.into(), within_ms };
-        match tokio::time::timeout(ATTACH_WITHIN, link.control.forward(request)).await {
+        match tokio::time::timeout(ATTACH_WITHIN, link.commands.forward(request)).await {
             Ok(Ok(answer)) => match answer.get_ref().result() {
                 Forwarded::Answered => match decode(&answer.get_ref().answer) {
                     Some(answer) => answer.map(drop).map_err(|refusal| refusal.to_string()),
@@ -357,5 +386,40 @@ impl OpenLogs for Nodes {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::execute::TaskEnvironment;
+
+    #[test]
+    fn nodes_elsewhere_must_be_able_to_read_its_logs() {
+        let config = |join: &str, listen: &str, advertise: Option<&str>| ExecutorProcessConfig {
+            data_dir: "/var/lib/matins-executor".into(),
+            name: "tasks".into(),
+            join: vec![join.into()],
+            listen: listen.parse().unwrap(),
+            address: advertise.map(Into::into),
+            is_insecure: true,
+            executor: ExecutorSettings {
+                slots: 1,
+                labels: BTreeMap::new(),
+                environment: TaskEnvironment::default(),
+                cgroup: None,
+            },
+        };
+        let near = ["127.0.0.1:7071", "[::1]:7071", "localhost:7071"];
+        assert!(near.iter().all(|node| config(node, "127.0.0.1:7072", None).faults().is_empty()));
+        let faults = config("10.0.0.1:7071", "127.0.0.1:7072", None).faults();
+        assert!(
+            matches!(&faults[..], [fault] if fault.contains("10.0.0.1:7071") && fault.contains("--listen"))
+        );
+        assert!(!config("n1:7071", "0.0.0.0:7072", Some("127.0.0.1:7072")).faults().is_empty());
+        assert_eq!(config("n1:7071", "10.0.0.4:7072", None).faults(), [""; 0]);
+        assert_eq!(config("n1:7071", "0.0.0.0:7072", Some("tasks:7072")).faults(), [""; 0]);
     }
 }

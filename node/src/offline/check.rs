@@ -11,9 +11,9 @@ use matins_core::id::Digest;
 use matins_core::{Effect, State};
 
 use super::OfflineError;
-use super::look::{Look, named};
-use crate::raft::named_by_block;
+use super::look::Look;
 use crate::raft::replay::{Replayed, replay};
+use crate::raft::{named, named_by_block};
 use crate::store::StoreError;
 use crate::store::blobs::Blobs;
 use crate::store::files::Files;

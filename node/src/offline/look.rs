@@ -1,14 +1,9 @@
 //! A disk that is only looked at: what the store would clean up at a start is noted, and nothing is changed.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use matins_core::State;
-use matins_core::id::Digest;
-
-use crate::raft;
 use crate::store::StoreError;
 use crate::store::files::{Disk, File, Files, Lock, Open};
 use crate::store::log::{Log, LogConfig};
@@ -116,9 +111,4 @@ pub(super) fn opened(files: &Arc<dyn Files>, root: &Path) -> Result<(Snapshots, 
     let snapshots = Snapshots::open(Arc::clone(files), &root.join("snapshots"))?;
     let log = Log::open(Arc::clone(files), &root.join("log"), LogConfig::default())?;
     Ok((snapshots, log))
-}
-
-/// Every blob that a state names; what history names besides is in the blocks.
-pub(super) fn named(state: &State) -> BTreeSet<Digest> {
-    raft::named(state)
 }

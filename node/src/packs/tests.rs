@@ -54,7 +54,12 @@ fn bench(logs: &[(u64, usize)], failures: u32) -> Bench {
     let (entries, heard) = broadcast::channel(16);
     let (attached, received) = mpsc::unbounded_channel();
     let packs = Arc::new(Sink { attached, failures: Mutex::new(failures) });
-    let packer = Packer::new(ME, LogFolder::new(dir.path().into()), packs, (seen, heard));
+    let packer = Packer::new(
+        ME,
+        (LogFolder::new(dir.path().into()), ExecutorMetrics::default()),
+        packs,
+        (seen, heard),
+    );
     tokio::spawn(packer.run());
     Bench { dir, entries, attached: received, _states: states }
 }
@@ -126,7 +131,12 @@ async fn a_log_that_was_settled_while_the_node_was_away_is_deleted() {
     let (_entries, heard) = broadcast::channel(1);
     let (attached, _received) = mpsc::unbounded_channel();
     let packs = Arc::new(Sink { attached, failures: Mutex::new(0) });
-    let mut packer = Packer::new(ME, LogFolder::new(dir.path().into()), packs, (seen, heard));
+    let mut packer = Packer::new(
+        ME,
+        (LogFolder::new(dir.path().into()), ExecutorMetrics::default()),
+        packs,
+        (seen, heard),
+    );
     packer.look_at_state();
     assert!(!path(dir.path(), 3).exists());
     // Of a fence that this node's state has not seen yet nothing is known.

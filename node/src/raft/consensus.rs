@@ -24,7 +24,7 @@ use super::reads::Rounds;
 use super::snapshot::Snapshots;
 use super::storage::StorageConfig;
 use super::times::RaftTimes;
-use super::types::{Member, Members, PeerStatus, Raft};
+use super::types::{HeardStatus, Member, Members, PeerStatus, Raft};
 use super::watchdog::{OnExit, Watch};
 use crate::disk::{DiskLimits, DiskUse};
 use crate::metrics::Timings;
@@ -124,7 +124,7 @@ pub(crate) struct Inner {
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) entries: broadcast::Sender<Arc<AppliedEntry>>,
     pub(crate) leader: watch::Sender<LeaderView>,
-    pub(crate) peers: watch::Sender<Vec<(BootTime, PeerStatus)>>,
+    pub(crate) peers: watch::Sender<Vec<HeardStatus>>,
     /// What `init` was given, until the cluster is founded.
     pub(crate) init: Mutex<Settings>,
     /// One fetch of a blob and one receive of a snapshot at a time.
@@ -267,9 +267,8 @@ impl Consensus {
         self.inner.leader.borrow().leading.map(|_| round.began)
     }
 
-    /// What the other members said last about themselves, with the boot-time clock before they were asked. Kept fresh to about
-    /// a second while this node leads.
-    pub fn peers(&self) -> watch::Receiver<Vec<(BootTime, PeerStatus)>> {
+    /// What the other members said last about themselves. Kept fresh to about a second while this node leads.
+    pub fn peers(&self) -> watch::Receiver<Vec<HeardStatus>> {
         self.inner.peers.subscribe()
     }
 

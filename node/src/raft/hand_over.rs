@@ -40,7 +40,8 @@ impl Drop for Silent<'_> {
 
 impl Consensus {
     /// Hands the lead over to the voter with this id or name, or without one to the voter that is least behind. Answers
-    /// with the new leader. Asked of the leader.
+    /// with the new leader, which is another one if a third node missed the heartbeats by itself and was elected first. Asked
+    /// of the leader.
     pub async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, TransferError> {
         let inner = self.inner();
         if self.leader().borrow().leading.is_none() {
@@ -81,7 +82,7 @@ impl Consensus {
             node
         } else {
             let answers = lead::ask_members(self.inner()).await;
-            let heard: BTreeSet<NodeId> = answers.iter().map(|(_, status)| status.node).collect();
+            let heard: BTreeSet<NodeId> = answers.iter().map(|heard| heard.status.node).collect();
             let others = members.voters().into_iter().filter(|node| *node != self.node());
             let known = others.filter(|node| heard.contains(node));
             let nearest = known.filter_map(|node| Some((self.behind(node)?, node))).min();

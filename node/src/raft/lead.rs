@@ -1,6 +1,7 @@
 //! From winning an election to being ready (PROTOCOL 2.1), and what a leader does as long as it leads: quorum rounds for the
 //! leases (5.3), signs of life for the watchdog (2.3), and the other nodes' clocks (1.1).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use futures::future::join_all;
 use matins_core::Answer;
 use matins_core::command::{Command, Proposal};
 use matins_core::id::{Leadership, NodeId};
-use matins_core::time::BootTime;
 use matins_proto::v1;
 use openraft::ServerState;
 use rand::Rng as _;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::ClockReading;
 use super::consensus::{Consensus, Inner, LeaderView};
-use super::types::{Members, PeerStatus, Vote};
+use super::types::{HeardStatus, Members, Vote};
 use super::{change, wire};
 use crate::system::{self, boot_time, wall_time};
 
@@ -148,10 +148,10 @@ async fn ask_all(inner: &Arc<Inner>) {
     let peers = ask_members(inner).await;
     let voters = inner.members().voters();
     let own = ClockReading { node: inner.node, wall: wall_time(), asked_at: boot_time() };
-    let others = peers.iter().map(|(asked_at, status)| ClockReading {
-        node: status.node,
-        wall: status.wall,
-        asked_at: *asked_at,
+    let others = peers.iter().map(|heard| ClockReading {
+        node: heard.status.node,
+        wall: heard.status.wall,
+        asked_at: heard.asked_at,
     });
     let readings: Vec<ClockReading> =
         std::iter::once(own).chain(others).filter(|reading| voters.contains(&reading.node)).collect();
@@ -160,7 +160,7 @@ async fn ask_all(inner: &Arc<Inner>) {
 }
 
 /// What the other members say of themselves; who does not answer is missing.
-pub(crate) async fn ask_members(inner: &Inner) -> Vec<(BootTime, PeerStatus)> {
+pub(crate) async fn ask_members(inner: &Inner) -> Vec<HeardStatus> {
     let members = inner.members();
     let asked = members.nodes.iter().filter(|(node, _)| **node != inner.node);
     let answers = join_all(asked.map(|(_, member)| ask(inner, &member.cluster_address, 0))).await;
@@ -168,10 +168,12 @@ pub(crate) async fn ask_members(inner: &Inner) -> Vec<(BootTime, PeerStatus)> {
 }
 
 impl Consensus {
-    /// Asks the other members how they are, for a person who looks at a node that does not lead: a leader asks once a
-    /// second anyhow. `peers` has the answers afterwards.
+    /// Asks the other members how they are, for a person who looks at this node. A leader asks once a second anyhow: it asks
+    /// again only if one was not heard, as one that has just been added or started. `peers` has the answers afterwards.
     pub async fn ask_members(&self) {
-        if self.leader().borrow().leading.is_none() {
+        let heard = self.peers().borrow().iter().map(|heard| heard.status.node).collect::<BTreeSet<_>>();
+        let is_heard = |node: &NodeId| *node == self.node() || heard.contains(node);
+        if self.leader().borrow().leading.is_none() || !self.members().nodes.keys().all(is_heard) {
             let peers = ask_members(self.inner()).await;
             self.inner().peers.send_replace(peers);
         }
@@ -185,18 +187,18 @@ impl Consensus {
         if *known == self.inner().member.cluster_address {
             return None;
         }
-        let (_, status) = ask(self.inner(), known, 0).await?;
-        (status.node == self.node()).then(|| known.clone())
+        let heard = ask(self.inner(), known, 0).await?;
+        (heard.status.node == self.node()).then(|| known.clone())
     }
 }
 
-/// What the node at `address` says of itself, and when it was asked. It counts its missing blobs anew if it did so last in
+/// What the node at `address` says of itself. It counts its missing blobs anew if it did so last in
 /// a state before `count_from`.
-pub(crate) async fn ask(inner: &Inner, address: &str, count_from: u64) -> Option<(BootTime, PeerStatus)> {
+pub(crate) async fn ask(inner: &Inner, address: &str, count_from: u64) -> Option<HeardStatus> {
     let mut link = inner.links.at(address).ok()?;
-    let asked_at = boot_time();
+    let (asked_at, applied) = (boot_time(), *inner.applied.borrow());
     let request = v1::PeerStatusRequest { count_from };
     let answer = tokio::time::timeout(inner.times.vote, link.control.status(request)).await;
     let status = wire::status_in(&answer.ok()?.ok()?.into_inner()).ok()?;
-    Some((asked_at, status))
+    Some(HeardStatus { asked_at, lag: applied.saturating_sub(status.applied), status })
 }

@@ -30,9 +30,10 @@ impl Consensus {
             if node == inner.node {
                 continue;
             }
-            let told =
-                lead::ask(inner, &member.cluster_address, 0).await.filter(|(_, told)| told.node == node);
-            let (_, told) = told.ok_or(LevelError::Silent { node, name: member.name })?;
+            let told = lead::ask(inner, &member.cluster_address, 0).await.map(|heard| heard.status);
+            let told = told
+                .filter(|told| told.node == node)
+                .ok_or(LevelError::Silent { node, name: member.name })?;
             if told.level_max < lowest {
                 (lowest, lowest_of) = (told.level_max, node);
             }

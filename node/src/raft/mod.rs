@@ -57,6 +57,6 @@ pub use peer::PeerService;
 pub(crate) use start::draw_node;
 pub use storage::StorageConfig;
 pub use times::{RaftTimes, TimesError};
-pub use types::{Member, Members, PeerStatus};
+pub use types::{HeardStatus, Member, Members, PeerStatus};
 pub use watchdog::{Exit, OnExit, exit_process};
 pub use wire::members_in;

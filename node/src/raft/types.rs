@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use matins_core::id::{Digest, LogIndex, NodeId};
-use matins_core::time::Timestamp;
+use matins_core::time::{BootTime, Timestamp};
 use matins_core::{Answer, Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,24 @@ pub struct PeerStatus {
     pub disk: Option<DiskUse>,
 }
 
+/// What a member said of itself, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeardStatus {
+    /// The boot-time clock here, before it was asked.
+    pub asked_at: BootTime,
+    /// How many of the entries that this node had applied when it asked, that one had not when it answered.
+    pub lag: u64,
+    /// What it said.
+    pub status: PeerStatus,
+}
+
+impl HeardStatus {
+    /// Its wall clock, run on to the instant `now` of the boot-time clock here.
+    pub fn wall_at(&self, now: BootTime) -> Timestamp {
+        self.status.wall + now.since(self.asked_at)
+    }
+}
+
 /// The bytes of a `matins_core::command::Entry`, as they lie in the log and go over the wire: encoded once, by the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EntryBytes(pub(crate) Bytes);
@@ -139,6 +157,14 @@ impl From<&Membership> for Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_read_a_while_ago_has_gone_on() {
+        let at = |millis: u64| BootTime(millis * 1_000_000);
+        let status = PeerStatus { wall: Timestamp::from_millis(50_000), ..PeerStatus::default() };
+        let heard = HeardStatus { asked_at: at(1_000), lag: 0, status };
+        assert_eq!(heard.wall_at(at(1_750)), Timestamp::from_millis(50_750));
+    }
 
     #[test]
     fn a_name_that_several_have_is_the_voters() {

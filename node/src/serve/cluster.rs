@@ -144,15 +144,23 @@ pub trait Cluster: Send + Sync + 'static {
     /// Makes a cluster of this node alone, and answers with its id (PROTOCOL 2.7).
     async fn init(&self) -> Result<u64, MembershipError>;
 
-    /// Changes who belongs to the cluster; answers when that is committed, with the node that came or else the one that
-    /// went. A repeat under the same request id joins the first.
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError>;
+    /// Changes who belongs to the cluster; answers when that is committed. A repeat under the same request id joins the first.
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError>;
 
     /// Makes another voter the leader, that with this id or name or the one least behind; answers when it leads.
     async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, MembershipError>;
 
     /// Asks all members whether they support this feature level; without one, how far they all do (PROTOCOL 6.9).
     async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError>;
+}
+
+/// What a change of the membership came to, by the word of the leader that made it: the node that is asked may lag behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MembersChanged {
+    /// The node that came, or else the one that went.
+    pub node: NodeId,
+    /// How many vote now.
+    pub voters: u32,
 }
 
 /// Who is to come to the cluster and who is to go. Both is a replacement.

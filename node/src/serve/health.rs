@@ -40,10 +40,15 @@ impl Probe {
 
     /// The same as a status and the text of an answer.
     pub(crate) fn answer(self, api: &Api) -> (StatusCode, String) {
-        match self.ask(api) {
-            Ok(why) => (StatusCode::OK, why + "\n"),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
-        }
+        as_answer(self.ask(api))
+    }
+}
+
+/// What a probe found, as plain HTTP says it.
+pub(super) fn as_answer(found: Result<String, String>) -> (StatusCode, String) {
+    match found {
+        Ok(why) => (StatusCode::OK, why + "\n"),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
     }
 }
 

@@ -14,6 +14,7 @@ use super::api::Api;
 
 pub(crate) use backfills::BackfillsService;
 pub(crate) use cluster::ClusterService;
+pub(crate) use cluster::settings::all as settings_of;
 pub(crate) use logs::LogsService;
 pub(crate) use pools::PoolsService;
 pub(crate) use runs::RunsService;
@@ -36,7 +37,7 @@ impl Services {
     pub(crate) fn new(api: &Api) -> Self {
         Self {
             workflows: Arc::new(WorkflowsService(api.clone())),
-            runs: Arc::new(RunsService(api.clone())),
+            runs: Arc::new(RunsService::new(api.clone())),
             schedules: Arc::new(SchedulesService(api.clone())),
             backfills: Arc::new(BackfillsService(api.clone())),
             pools: Arc::new(PoolsService(api.clone())),

@@ -10,14 +10,13 @@ use matins_core::id::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The most bytes of a chunk before it is compressed.
-pub const CHUNK_BYTES: usize = 1 << 20;
-/// More than any frame can have: a damaged length is not believed.
-const FRAME_BYTES_MAX: usize = 2 * CHUNK_BYTES;
-/// Mark, version and kind, payload length, crc32 of kind and payload.
-const HEAD_BYTES: usize = 12;
-const MARK: &[u8; 2] = b"MB";
+use super::frame::{self, Format, HEAD_BYTES, NotAFrame, pack, unpack};
+
 const VERSION: u8 = 1;
+const FORMAT: Format = Format { mark: *b"MB", version: VERSION, frame_bytes_max: 2 * CHUNK_BYTES };
+
+/// The most bytes of a chunk before it is compressed.
+pub const CHUNK_BYTES: usize = frame::CHUNK_BYTES;
 
 /// What a backup is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,20 +140,20 @@ impl Writer {
     pub fn frame(&mut self, part: &Part) -> Vec<u8> {
         let (kind, payload) = match part {
             Part::Head(head) => (0, encode(head)),
-            Part::State(bytes) => (1, lz4_flex::block::compress_prepend_size(bytes)),
+            Part::State(bytes) => (1, pack(bytes)),
             Part::Blob { digest, bytes } => {
                 self.totals.blobs += 1;
                 self.totals.blob_bytes += bytes;
                 (2, encode(&(*digest, *bytes)))
             }
-            Part::Chunk(bytes) => (3, lz4_flex::block::compress_prepend_size(bytes)),
+            Part::Chunk(bytes) => (3, pack(bytes)),
             Part::Missing(digest) => {
                 self.totals.missing += 1;
                 (4, encode(digest))
             }
             Part::End { totals, sum } => (5, encode(&(*totals, *sum))),
         };
-        let frame = frame(kind, &payload);
+        let frame = FORMAT.frame(kind, &payload);
         self.hasher.update(&frame);
         self.totals.frames += 1;
         frame
@@ -163,23 +162,6 @@ impl Writer {
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).expect("plain fields always encode")
-}
-
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
-    bytes.extend_from_slice(MARK);
-    bytes.extend_from_slice(&[VERSION, kind]);
-    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&checksum(kind, payload).to_le_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-fn checksum(kind: u8, payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&[VERSION, kind]);
-    hasher.update(payload);
-    hasher.finalize()
 }
 
 /// The blob or the state that is being read.
@@ -295,20 +277,10 @@ impl Scan {
     }
 }
 
-enum NotAFrame {
-    Newer(u8),
-    Damaged(&'static str),
-}
-
 fn decode(frame: &[u8]) -> Result<Part, NotAFrame> {
     let damaged = |_| NotAFrame::Damaged("a frame that this release does not know");
-    let len = length(frame)?;
-    let payload = frame.get(HEAD_BYTES..len).filter(|_| frame.len() == len);
-    let payload = payload.ok_or(NotAFrame::Damaged("a frame is not as long as it says"))?;
-    if checksum(frame[3], payload) != u32::from_le_bytes(frame[8..12].try_into().expect("4 bytes")) {
-        return Err(NotAFrame::Damaged("a frame does not match its checksum"));
-    }
-    Ok(match frame[3] {
+    let (kind, payload) = FORMAT.open(frame)?;
+    Ok(match kind {
         0 => Part::Head(postcard::from_bytes(payload).map_err(damaged)?),
         1 => Part::State(unpack(payload)?),
         2 => {
@@ -325,28 +297,6 @@ fn decode(frame: &[u8]) -> Result<Part, NotAFrame> {
     })
 }
 
-fn unpack(payload: &[u8]) -> Result<Vec<u8>, NotAFrame> {
-    // The size in front is what will be allocated.
-    let size = payload.get(..4).map(|size| u32::from_le_bytes(size.try_into().expect("4 bytes")));
-    if size.is_none_or(|size| size as usize > CHUNK_BYTES) {
-        return Err(NotAFrame::Damaged("a chunk is larger than any can be"));
-    }
-    lz4_flex::block::decompress_size_prepended(payload)
-        .map_err(|_| NotAFrame::Damaged("a chunk cannot be unpacked"))
-}
-
-/// How long the frame is whose first bytes are given.
-fn length(head: &[u8]) -> Result<usize, NotAFrame> {
-    if head.len() < HEAD_BYTES || !head.starts_with(MARK) {
-        return Err(NotAFrame::Damaged("no frame begins there"));
-    }
-    if head[2] > VERSION {
-        return Err(NotAFrame::Newer(head[2]));
-    }
-    let len = HEAD_BYTES + u32::from_le_bytes(head[4..8].try_into().expect("4 bytes")) as usize;
-    if len <= FRAME_BYTES_MAX { Ok(len) } else { Err(NotAFrame::Damaged("a frame is too long")) }
-}
-
 /// The next frame of a stream; `None` at its end. A frame that is cut is [`BackupError::Cut`].
 pub fn read_frame(reader: &mut impl io::Read, scan: &Scan) -> Result<Option<Vec<u8>>, BackupError> {
     let cut = || BackupError::Cut { frames: scan.totals.frames, bytes: scan.at };
@@ -358,7 +308,7 @@ pub fn read_frame(reader: &mut impl io::Read, scan: &Scan) -> Result<Option<Vec<
     if read < HEAD_BYTES {
         return Err(cut());
     }
-    let len = length(&frame).map_err(|why| match why {
+    let len = FORMAT.length(&frame).map_err(|why| match why {
         NotAFrame::Newer(found) => BackupError::Newer { found },
         NotAFrame::Damaged(why) => scan.damaged(why),
     })?;

@@ -12,6 +12,7 @@ pub mod blobs;
 mod checked;
 mod error;
 pub mod files;
+mod frame;
 pub mod history;
 pub mod log;
 pub mod marker;

@@ -40,11 +40,10 @@ pub(crate) fn spans_of(change: &Change<'_>, commit: Commit) -> Vec<Span> {
                 runs.insert(*run);
             }
             Effect::Ended { fence, .. } => {
-                let key = change.before.live.get(fence);
-                let attempt = key.and_then(|key| Some((key, change.after.attempts.get(key)?)));
-                spans.extend(attempt.and_then(|((task, number), row)| {
-                    attempt_span((cluster, change.after), (*task, *number), row)
-                }));
+                let attempt = change.ended_attempt(*fence);
+                spans.extend(
+                    attempt.and_then(|(which, row)| attempt_span((cluster, change.after), which, row)),
+                );
             }
             Effect::Granted { .. }
             | Effect::Stop { .. }
@@ -61,11 +60,7 @@ pub(crate) fn spans_of(change: &Change<'_>, commit: Commit) -> Vec<Span> {
         }
     }
     for run in &runs {
-        let Some(row) = change.after.runs.get(run) else { continue };
-        let was_active = change.before.runs.get(run).is_none_or(RunRow::is_active);
-        if was_active && !row.is_active() {
-            spans.push(run_span(cluster, *run, row));
-        }
+        spans.extend(change.ended_run(*run).map(|row| run_span(cluster, *run, row)));
     }
     let moved = runs.iter().filter(|run| change.after.runs.contains(run)).take(RUNS_PER_COMMIT_MAX);
     spans.extend(moved.map(|run| commit_span(cluster, *run, (change, commit))));

@@ -46,8 +46,8 @@ async fn a_task_runs_from_start_to_report() {
     // Acknowledged, all but the log goes.
     setup.session.send(Hears::ReportAck(v1::ReportAck { fence: 9 })).await;
     until(|| (!setup.path("executor/attempts/9").exists()).then_some(())).await;
-    let mut held = setup.executor.held();
-    within(held.wait_for(|held| *held == 0)).await.unwrap();
+    let mut activity = setup.executor.activity();
+    within(activity.wait_for(|now| now.held == 0)).await.unwrap();
     assert!(setup.executor.logs().path(Fence(9)).exists());
     setup.executor.logs().delete(Fence(9)).unwrap();
     setup.executor.shutdown().await;

@@ -123,6 +123,10 @@ impl goldenscript::Runner for Script {
                 return Ok(alarms + &self.show());
             }
             "now" => return Ok(self.show()),
+            "known" => {
+                let known = self.clock.known(self.boot());
+                return Ok(format!("known: {}\n", known.map_or("no".to_string(), |at| self.off(at))));
+            }
             "time" => {
                 let (at, _) = self.clock.now_with_readings(self.boot()).ok_or("no majority is heard")?;
                 self.apply(at, AppliedFrom::Live);

@@ -380,7 +380,7 @@ pub struct AttemptRow {
     pub state: AttemptState,
     /// When its lease was granted.
     pub granted_at: Timestamp,
-    /// When its process started, as far as is known.
+    /// When its process started, as its executor saw it; told with its end, since that costs no entry of its own.
     pub started_at: Option<Timestamp>,
     /// When it timed out or will.
     pub timeout_at: Timestamp,

@@ -147,6 +147,10 @@ fn queued(view: &View<'_>, id: TaskId) -> (Reason, Help) {
             (with(&short, &behind), Help::new("it starts when an item before it has ended", command))
         }
         LimitId::Pool(pool) => pool_full(view.state, (id, pool, limit), with(&short, &behind)),
+        LimitId::Slots(_) if view.state.is_split() => {
+            let text = "it starts when a majority has the same state: start the nodes that are down, or replace one that differs";
+            (short, Help::new(text, "matins cluster status"))
+        }
         LimitId::Slots(_) => (with(&short, &behind), slots(view.state, &short)),
     }
 }
@@ -226,10 +230,8 @@ fn running(view: &View<'_>, id: TaskId) -> (Reason, Help) {
         return (plain(view, id), help);
     }
     let executor = executor_of(view, attempt);
-    let text = match attempt.started_at {
-        Some(_) => format!("attempt {number} runs on {executor}; its timeout would end it"),
-        None => format!("attempt {number} was given to {executor}; its timeout would end it"),
-    };
+    // Whether its process has started is told with its end, and not before.
+    let text = format!("attempt {number} was given to {executor}; its timeout would end it");
     let help = Help::new("nothing has to be done", format!("matins logs {} -f", view.address(id)));
     (reason("running", text).until(attempt.timeout_at), help)
 }

@@ -181,6 +181,7 @@ impl Driver<'_> {
     fn make_report(&mut self, fence: Fence) {
         let told = self.exits.remove(&fence);
         let (blobs, journal, finish) = (Arc::clone(&self.blobs), self.journal.clone(), self.finish.clone());
+        let metrics = self.told.metrics.clone();
         self.tasks.spawn(async move {
             let reading = journal.clone();
             let collected =
@@ -196,6 +197,7 @@ impl Driver<'_> {
                 }
             }
             report_in_outbox(&journal, &report).await;
+            metrics.ended(&report);
             // The incarnation may have ended; the next one finds the report in the outbox.
             let _ = finish.send(Finished::Reported(fence)).await;
         });
@@ -207,12 +209,14 @@ impl Driver<'_> {
             *is_wanted = false;
         }
         let (journal, finish) = (self.journal.clone(), self.finish.clone());
+        let metrics = self.told.metrics.clone();
         self.tasks.spawn(async move {
             let killing = journal.clone();
             let Ok(report) = tokio::task::spawn_blocking(move || collect::lose(&killing, fence)).await else {
                 return;
             };
             report_in_outbox(&journal, &report).await;
+            metrics.ended(&report);
             // As above.
             let _ = finish.send(Finished::Reported(fence)).await;
         });

@@ -149,11 +149,11 @@ async fn a_leader_knows_how_its_peers_are() {
     let answered = leader.consensus.propose(set_pool("a", 1)).await.unwrap();
     let mut peers = leader.consensus.peers();
     let is_known = peers.wait_for(|peers| {
-        peers.len() == 2 && peers.iter().all(|(_, status)| status.applied >= answered.index.0)
+        peers.len() == 2 && peers.iter().all(|heard| heard.status.applied >= answered.index.0)
     });
     let peers = timeout(DEADLINE, is_known).await.unwrap().unwrap().clone();
     let by_node: BTreeMap<NodeId, u64> =
-        peers.iter().map(|(_, status)| (status.node, status.wall.since(Timestamp::ZERO).0)).collect();
+        peers.iter().map(|heard| (heard.status.node, heard.status.wall.since(Timestamp::ZERO).0)).collect();
     assert_eq!(by_node.len(), 2);
     assert!(by_node.values().all(|wall| *wall > 0));
 }

@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use crate::metrics::{Change, Metrics, Scrape, Seen, Timings};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
-    LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, PastRuns, SupportedLevel, TailAsk,
-    Unanswered,
+    LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun, PastRuns,
+    SupportedLevel, TailAsk, Unanswered,
 };
 use crate::store::history::Among;
 
@@ -37,7 +37,7 @@ pub(in crate::serve) struct Alone {
     history: Mutex<BTreeMap<RunId, RetiredRun>>,
     /// What executors have, by fence.
     pub(in crate::serve) logs: Mutex<BTreeMap<Fence, Vec<LogPiece>>>,
-    metrics: Metrics,
+    pub(in crate::serve) metrics: Metrics,
 }
 
 impl Default for Alone {
@@ -47,7 +47,7 @@ impl Default for Alone {
             blobs: Mutex::default(),
             history: Mutex::default(),
             logs: Mutex::default(),
-            metrics: Metrics::new(&Timings::default()),
+            metrics: Metrics::new(&Timings::default(), None),
         }
     }
 }
@@ -222,7 +222,7 @@ impl Cluster for Alone {
         Ok(7)
     }
 
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError> {
         Err(MembershipError::NotAdmitted(format!("cannot reach {:?}", ask.add)))
     }
 

@@ -208,9 +208,9 @@ impl io::Read for SnapshotReader {
         while self.chunk.position() == self.chunk.get_ref().len() as u64 {
             let piece = self.snapshot.piece(self.next).map_err(io::Error::other)?;
             match piece.as_deref().map(pieces::decode) {
-                Some(Ok((Piece::Chunk(body), _))) => self.chunk = io::Cursor::new(body),
-                Some(Ok((Piece::End { .. }, _))) | None => return Ok(0),
-                Some(Ok((Piece::Head(_), _)) | Err(_)) => {
+                Some(Ok(Piece::Chunk(body))) => self.chunk = io::Cursor::new(body),
+                Some(Ok(Piece::End { .. })) | None => return Ok(0),
+                Some(Ok(Piece::Head(_)) | Err(_)) => {
                     let why = format!("piece {} does not match its checksum", self.next);
                     let error = StoreError::corrupt(&self.snapshot.path, 0, why);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));

@@ -189,7 +189,9 @@ impl<'a> Round<'a> {
         match Verdict::of(status) {
             Verdict::Final => return Err(ClientError::Answered(Box::new(answered))),
             Verdict::Later(delay) => {
-                self.not_before = Some(Instant::now() + delay);
+                // Not before that, and not in step with all others who heard the same. Another node may have room.
+                self.not_before = Some(Instant::now() + delay.mul_f64(rand::random_range(1.0..1.5)));
+                self.next = (at + 1) % self.length();
                 self.refusal = Some(answered);
             }
             Verdict::Elsewhere => {

@@ -376,6 +376,17 @@ impl Node {
         self.child.is_some()
     }
 
+    /// Memory of its process, in bytes.
+    #[track_caller]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let process = self.child.as_ref().expect("it is up").id();
+        let status =
+            fs::read_to_string(format!("/proc/{process}/status")).expect("it was not waited for yet");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has it");
+        let kibibytes = line.trim().strip_suffix(" kB").and_then(|number| number.parse::<u64>().ok());
+        1_024 * kibibytes.expect("it is a number")
+    }
+
     /// Starts it, with the data it has.
     pub(crate) fn up(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("its folder is there");

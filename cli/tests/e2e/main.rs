@@ -16,6 +16,7 @@ mod levels;
 mod logs;
 mod members;
 mod one_node;
+mod overload;
 mod power_off;
 mod public_port;
 mod recover;

@@ -115,6 +115,18 @@ async fn a_full_node_is_given_the_time_it_asks_for() {
 }
 
 #[tokio::test]
+async fn after_the_time_that_a_full_node_asks_for_another_node_is_asked() {
+    let (full, other) = (Node::start(), Node::start());
+    let delay = Duration::from_millis(200);
+    full.fake.set_pool.replies([Fail(error(Reason::Overloaded, Some(delay)))]);
+    other.fake.set_pool.replies([done()]);
+    let started = Instant::now();
+    client(&[&full, &other], Limits::default()).call(set()).await.unwrap();
+    assert!(started.elapsed() >= delay);
+    assert_eq!((full.fake.set_pool.asked().len(), other.fake.set_pool.asked().len()), (1, 1));
+}
+
+#[tokio::test]
 async fn without_any_answer_it_ends_in_bounded_time_and_says_how_to_go_on() {
     let (a, b) = (Node::start(), Node::start());
     a.fake.set_pool.replies([Fail(error(Reason::NoQuorum, None))]);

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::supervisor::wire::{self, FromSupervisor, ToSupervisor};
 use super::supervisor::{LOCK, short_path};
+use crate::system::restore_open_files;
 
 /// How long a supervisor that was just started has until it listens.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -158,6 +159,7 @@ fn start(folder: &Path, program: &Path, cgroup: Option<&Path>, build: &str) -> i
     }
     // It must hold nothing of ours open: whoever waits for the end of our output would wait for the tasks too.
     let child = command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+    restore_open_files(child.id());
     reap_in_background(child);
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! What a node counts and measures, in the text format of `OpenMetrics` (`/metrics`, `docs/metrics.md`).
 //!
-//! Three kinds: [`Timings`] are told where something takes time, [`Counts`] follow the entries that were applied, and
-//! `Gauges` are read off an O(1) copy of the state when somebody asks. Labels are bounded: states, reasons, pools and
+//! [`Timings`] are told where something takes time, [`DoorCounts`] what clients use and what is turned away, [`Counts`] follow
+//! the entries that were applied, and `Gauges` are read off an O(1) copy of the state when somebody asks. Labels are bounded: states, reasons, pools and
 //! peers, never a run or a workflow. Nothing here changes what a node does. Start reading at [`Metrics`].
 
 mod counts;
+mod door;
 mod executor;
 mod gauges;
 mod process;
@@ -20,6 +21,8 @@ use prometheus_client::registry::Registry;
 
 pub(crate) use counts::Change;
 pub use counts::Counts;
+pub use door::DoorCounts;
+pub(crate) use door::{Bound, Used};
 pub use executor::{ExecutorMetrics, OutsideMetrics};
 use gauges::Gauges;
 pub use gauges::{Peer, Seen};
@@ -39,6 +42,7 @@ struct Inner {
     registry: Registry,
     described: Vec<Described>,
     counts: Counts,
+    door: DoorCounts,
     /// Of the executor that belongs to the node, if one does.
     executor: Option<ExecutorMetrics>,
     /// Set anew at each scrape, one scrape at a time.
@@ -51,17 +55,23 @@ impl Metrics {
         let mut registrar = Registrar::default();
         timings.register(&mut registrar);
         let counts = Counts::register(&mut registrar);
+        let door = DoorCounts::register(&mut registrar);
         let gauges = Mutex::new(Gauges::register(&mut registrar));
         if let Some(executor) = &executor {
             executor.name(&mut registrar);
         }
         let (registry, described) = registrar.done();
-        Self(Arc::new(Inner { registry, described, counts, executor, gauges }))
+        Self(Arc::new(Inner { registry, described, counts, door, executor, gauges }))
     }
 
     /// What is counted as entries are applied.
     pub fn counts(&self) -> &Counts {
         &self.0.counts
+    }
+
+    /// What the node's ports bear.
+    pub fn door(&self) -> &DoorCounts {
+        &self.0.door
     }
 
     /// All of it as text, with what can be seen of the node now. Takes time that grows with the state.

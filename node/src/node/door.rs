@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use matins_core::command::Proposal;
 use matins_core::history::RetiredRun;
-use matins_core::id::{Digest, ExecutorId, NodeId, RunId, ScheduleId, WorkflowName};
+use matins_core::id::{Digest, ExecutorId, NodeId, RunId, ScheduleId};
 use matins_core::state::Settings;
 use matins_core::time::Timestamp;
 use matins_core::{Refusal, State};
@@ -25,13 +25,15 @@ use crate::execute::log::{Stream, frames_of};
 use crate::history::{History, error_chain};
 use crate::lead::shell::LeadHandle;
 use crate::lead::time::LeaderTime;
+use crate::metrics::{Bound, DoorCounts};
 use crate::raft::{BlobError, Consensus, HeardStatus, InitError, Member, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
     LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun,
-    SupportedLevel, TailAsk, Unanswered,
+    PastRuns, SupportedLevel, TailAsk, Unanswered,
 };
 use crate::store::StoreError;
+use crate::store::history::Among;
 use crate::system::{boot_time, connect};
 
 /// A member that was not heard for so long is not reachable.
@@ -48,6 +50,8 @@ pub(super) struct ClusterDoor {
     pub(super) clock: Arc<LeaderTime>,
     /// What `init` makes a cluster with.
     pub(super) settings: Settings,
+    /// Where it is counted that the leader's queue is full.
+    pub(super) counts: DoorCounts,
 }
 
 impl ClusterDoor {
@@ -105,7 +109,10 @@ impl Cluster for ClusterDoor {
             }
             Ok(answered) => Ok(Answered { answer: answered.answer, index: answered.index, at: answered.at }),
             Err(ProposeError::NotLeader { .. }) => Err(Unanswered::NotReady),
-            Err(ProposeError::Overloaded { .. }) => Err(Unanswered::Overloaded),
+            Err(ProposeError::Overloaded { .. }) => {
+                self.counts.turned_away(Bound::Commands);
+                Err(Unanswered::Overloaded)
+            }
             Err(ProposeError::TooLarge { bytes, limit }) => Err(Unanswered::TooLarge { bytes, limit }),
             Err(ProposeError::Deadline) => Err(Unanswered::Unknown),
             Err(ProposeError::Stopping) => Err(Unanswered::Stopping),
@@ -205,12 +212,15 @@ impl RunsInHistory for History {
     async fn runs_before(
         &self,
         before: RunId,
-        workflow: Option<&WorkflowName>,
+        among: &Among,
         limit: usize,
-    ) -> Result<Vec<RetiredRun>, HistoryError> {
-        let workflow = workflow.map(ToString::to_string);
-        let runs = Self::runs_before(self, before, workflow.as_deref(), limit).await;
+    ) -> Result<PastRuns, HistoryError> {
+        let runs = Self::runs_before(self, before, among, limit).await;
         runs.map_err(|error| HistoryError(error_chain(&error)))
+    }
+
+    fn has_later_retry(&self, root: RunId, run: RunId) -> Result<bool, HistoryError> {
+        Self::has_later_retry(self, root, run).map_err(|error| HistoryError(error_chain(&error)))
     }
 
     async fn runs_for(

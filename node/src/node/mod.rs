@@ -13,6 +13,7 @@ mod ports;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,10 +32,10 @@ use crate::execute::{Executor, ExecutorConfig, ExecutorHandle, LeaderAddress, Lo
 use crate::history::{Blocks, History, HistoryError, error_chain};
 use crate::lead::shell;
 use crate::lead::time::LeaderTime;
-use crate::metrics::{ExecutorMetrics, Metrics};
+use crate::metrics::{Bound, ExecutorMetrics, Metrics};
 use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
-use crate::serve::{Door, DoorLimits, serve};
+use crate::serve::{Door, DoorLimits, Seats, serve};
 use crate::shrink::shrunk;
 use crate::system::{self, Listener};
 use crate::traces;
@@ -46,6 +47,9 @@ pub use outside::{ExecutorProcess, ExecutorProcessConfig};
 
 /// How long attaching a pack of logs may take.
 const ATTACH_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// With fewer files the bounds of connections are lower than a cluster may need.
+const OPEN_FILES_WANTED: u64 = 4_096;
 
 /// How long a leader that is told to stop tries to hand its lead over.
 const HAND_OVER_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
@@ -107,6 +111,7 @@ impl Node {
         if !faults.is_empty() {
             return Err(NodeError::Config(faults));
         }
+        let files = open_files();
         let public = listen("public", config.public_listen).await?;
         let cluster = listen("cluster", config.cluster_listen).await?;
         let (public_at, cluster_at) = (address_of(&public), address_of(&cluster));
@@ -138,7 +143,7 @@ impl Node {
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
         let own_logs = executor.as_ref().map(|executor| (executor.logs(), executor.metrics()));
         let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs, config };
-        parts.spawn((public, cluster), &tasks, &stopping);
+        parts.spawn((public, cluster, files), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
         Ok(Self { consensus, executor, public: public_at, cluster: cluster_at, stopping, tasks })
     }
@@ -198,7 +203,7 @@ struct Parts {
 impl Parts {
     fn spawn(
         self,
-        (public, cluster): (Listener, Listener),
+        (public, cluster, files): (Listener, Listener, usize),
         tasks: &TaskTracker,
         stopping: &CancellationToken,
     ) {
@@ -217,12 +222,13 @@ impl Parts {
             let packer = Packer::new(self.consensus.node(), logs, self.blobs, news);
             tasks.spawn(until(stopping.clone(), packer.run()));
         }
+        let metrics = Metrics::new(self.consensus.timings(), executor);
+        let seats = Seats::new(Bound::ClusterConnections, files / 4, metrics.door());
         tasks.spawn(ports::serve_cluster(
-            cluster,
+            (cluster, seats),
             (self.consensus.clone(), lead.clone(), own_logs.clone()),
             stopping.clone(),
         ));
-        let metrics = Metrics::new(self.consensus.timings(), executor);
         tasks.spawn(until(stopping.clone(), measure::count_entries(self.consensus.clone(), metrics.clone())));
         tasks.spawn(until(stopping.clone(), measure::watch_leader(self.consensus.clone(), metrics.clone())));
         if let Some(traces) = self.config.traces {
@@ -230,6 +236,7 @@ impl Parts {
             let from = (self.consensus.clone(), self.clock.clone());
             tasks.spawn(traces::follow(traces, from, own, stopping.clone()));
         }
+        let counts = metrics.door().clone();
         let metrics = Arc::new(Measured {
             metrics,
             consensus: self.consensus.clone(),
@@ -246,16 +253,21 @@ impl Parts {
                 lead,
                 clock: self.clock,
                 settings,
+                counts: counts.clone(),
             }),
             history: Arc::new(self.history),
             logs: Arc::new(LogDoor { consensus: self.consensus, own: own_logs }),
             metrics,
-            limits: DoorLimits::default(),
+            counts,
+            limits: limits(files),
             stopping: stopping.clone(),
         };
+        // Clients can keep every thread busy that they are given; consensus and leases must not wait for one.
         tasks.spawn(async move {
-            if let Err(error) = serve(door).await {
-                tracing::error!(error = error_chain(&error), "the public port ended");
+            match system::apart("clients", serve(door)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(error = error_chain(&error), "the public port ended"),
+                Err(error) => tracing::error!(%error, "there are no threads for the public port"),
             }
         });
     }
@@ -270,6 +282,25 @@ fn shrunk_blocks() -> BlockTerms {
 /// Runs something for as long as the node lives.
 async fn until(stopping: CancellationToken, run: impl Future<Output = ()>) {
     stopping.run_until_cancelled(run).await;
+}
+
+/// Raises the limit of open files, and says how many these are. What is left of them is for the log, for blobs, and for tasks.
+fn open_files() -> usize {
+    let files = system::raise_open_files();
+    if files < OPEN_FILES_WANTED {
+        tracing::warn!(
+            files,
+            wanted = OPEN_FILES_WANTED,
+            "few files may be open, so few connections are taken: raise `ulimit -n` (LimitNOFILE= of systemd)"
+        );
+    }
+    usize::try_from(files).unwrap_or(usize::MAX)
+}
+
+/// Half of the files that may be open are for clients, at most.
+fn limits(files: usize) -> DoorLimits {
+    let limits = DoorLimits::default();
+    DoorLimits { connections_max: limits.connections_max.min(files / 2), ..limits }
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<Listener, NodeError> {
@@ -357,6 +388,10 @@ impl crate::execute::Blobs for BlobDoor {
 impl Blocks for BlobDoor {
     async fn block(&self, digest: Digest) -> Result<Bytes, String> {
         self.consensus.get_blob(digest).await.map_err(|error| error_chain(&error))
+    }
+
+    async fn part(&self, digest: Digest, place: Range<usize>) -> Option<Bytes> {
+        self.consensus.part_of_blob(digest, place).await
     }
 }
 

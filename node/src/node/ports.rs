@@ -11,14 +11,17 @@ use crate::history::error_chain;
 use crate::lead::link::LinkService;
 use crate::lead::shell::LeadHandle;
 use crate::raft::Consensus;
+use crate::serve::{Seats, admit};
 use crate::system::{Listener, incoming};
 
 /// A connection without a sign of life for so long is asked for one, and closed if none comes.
 const KEEPALIVE: Duration = Duration::from_secs(2);
+/// Nodes and executors that are alive take what they asked for.
+const STALLED_MAX: Duration = Duration::from_secs(30);
 
 /// Serves other nodes and executors until `stopping`.
 pub(super) async fn serve_cluster(
-    listener: Listener,
+    (listener, seats): (Listener, Seats),
     (consensus, lead, logs): (Consensus, LeadHandle, Option<LogFolder>),
     stopping: CancellationToken,
 ) {
@@ -28,7 +31,10 @@ pub(super) async fn serve_cluster(
         .add_service(consensus.peer_service())
         .add_service(LinkService::server(consensus, lead))
         .add_optional_service(logs.map(AttemptLogsServer::new))
-        .serve_with_incoming_shutdown(incoming(listener), stopping.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            admit(incoming(listener), seats, STALLED_MAX),
+            stopping.cancelled_owned(),
+        )
         .await;
     if let Err(error) = served {
         tracing::error!(error = error_chain(&error), "the cluster port ended");

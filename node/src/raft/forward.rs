@@ -81,7 +81,7 @@ impl Consensus {
             proposal: bytes.expect("commands have no sequence of unknown length").into(),
             within_ms: deadline.saturating_duration_since(Instant::now()).as_millis() as u64,
         };
-        match link.control.forward(request).await {
+        match link.commands.forward(request).await {
             Ok(response) => forwarded(&response.into_inner()),
             Err(status) => {
                 // These two are said before anything is done.
@@ -128,7 +128,7 @@ impl Consensus {
         let inner = self.inner();
         let view = self.leader().borrow().clone();
         if view.leading.is_some() {
-            return inner.rounds.ask(inner.times.heartbeat * 4).await.map(|round| round.index);
+            return inner.rounds.ask_for_reader(inner.times.heartbeat * 4).await.map(|round| round.index);
         }
         let (node, member) = self.other_leader(view)?;
         let mut link = inner.links.at(&member.cluster_address).ok()?;

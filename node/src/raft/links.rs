@@ -1,4 +1,5 @@
-//! Connections to the other nodes: three each, so that a heartbeat never waits behind bulk data (PROTOCOL 2.6).
+//! Connections to the other nodes: four each, so that a heartbeat or a read round never waits behind bulk data or
+//! what clients ask (PROTOCOL 2.6).
 //!
 //! A connection is made when it is first used and again when it broke; nothing here retries a call.
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use matins_core::id::NodeId;
 use matins_proto::v1;
 use matins_proto::v1::peer_client::PeerClient;
+use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::system::connect_lazy;
@@ -22,8 +24,10 @@ pub(crate) const PART_BYTES: usize = 256 << 10;
 /// The connections to one node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    /// Votes, heartbeats, read rounds, status, and commands for the leader.
+    /// Votes, heartbeats, read rounds and status.
     pub(crate) control: PeerClient<Channel>,
+    /// Commands for the leader, as many and as large as clients ask.
+    pub(crate) commands: PeerClient<Channel>,
     /// Records.
     pub(crate) append: PeerClient<Channel>,
     /// Snapshots and blobs.
@@ -45,7 +49,7 @@ impl Link {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
-        Ok(Self { control: client(), append: client(), bulk: client() })
+        Ok(Self { control: client(), commands: client(), append: client(), bulk: client() })
     }
 }
 
@@ -60,13 +64,16 @@ struct Inner {
     /// The cluster that this node belongs to; 0 before it belongs to one.
     cluster: AtomicU64,
     connect: Duration,
+    /// Where connections live, whoever uses them first: threads that clients press on are no place for a heartbeat.
+    runtime: Handle,
     by_address: Mutex<HashMap<String, Link>>,
 }
 
 impl Links {
+    /// Connections that live in the runtime that this is called in.
     pub(crate) fn new(connect: Duration) -> Self {
-        let by_address = Mutex::new(HashMap::new());
-        Self { inner: Arc::new(Inner { cluster: AtomicU64::new(0), connect, by_address }) }
+        let (by_address, runtime) = (Mutex::new(HashMap::new()), Handle::current());
+        Self { inner: Arc::new(Inner { cluster: AtomicU64::new(0), connect, runtime, by_address }) }
     }
 
     /// The cluster that this node belongs to.
@@ -89,6 +96,7 @@ impl Links {
         if let Some(link) = links.get(address) {
             return Ok(link.clone());
         }
+        let _inside = self.inner.runtime.enter();
         let link = Link::new(address, self.inner.connect)?;
         links.insert(address.to_owned(), link.clone());
         Ok(link)

@@ -166,7 +166,7 @@ impl Peer for PeerService {
         if inner.leader.borrow().leading.is_none() {
             return Err(Status::failed_precondition("this node does not lead, or is not ready"));
         }
-        let round = inner.rounds.ask(inner.times.heartbeat * 4).await;
+        let round = inner.rounds.ask_for_reader(inner.times.heartbeat * 4).await;
         let round = round.ok_or_else(|| Status::unavailable("no majority answers this leader"))?;
         Ok(Response::new(v1::PeerReadIndexResponse { index: round.index }))
     }

@@ -29,8 +29,10 @@ pub(crate) const ENTRY_BYTES_MAX: usize = 1 << 20;
 const ENTRY_HEAD_BYTES: usize = 2 + 8 + 4;
 /// What the frame of a command takes: kind and length.
 const PROPOSAL_HEAD_BYTES: usize = 2 + 4;
-/// Callers that may wait for the next entry.
+/// Clients that may wait for the next entry.
 pub(crate) const QUEUE_MAX: usize = 1024;
+/// More room, for what the cluster asks of itself: ticks, reports, sessions. However many clients press, it is heard.
+const OWN_ROOM: usize = 1024;
 /// Entries that are written here and not applied yet. More would only grow the log of a leader that has lost its majority.
 const IN_FLIGHT_MAX: usize = 64;
 
@@ -54,7 +56,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn new(within: Duration) -> (Self, mpsc::Receiver<Waiting>) {
-        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX + OWN_ROOM);
         (Self { sender, within }, receiver)
     }
 
@@ -91,6 +93,11 @@ impl Queue {
         let bytes: usize = proposals.iter().map(size).sum();
         if bytes > ENTRY_BYTES_MAX - ENTRY_HEAD_BYTES {
             return Err(ProposeError::TooLarge { bytes, limit: ENTRY_BYTES_MAX });
+        }
+        // Only what clients ask has a request id.
+        let is_of_client = proposals.iter().any(|proposal| proposal.request.is_some());
+        if is_of_client && self.sender.capacity() <= OWN_ROOM {
+            return Err(ProposeError::Overloaded { limit: QUEUE_MAX });
         }
         let (answer, receiver) = oneshot::channel();
         let waiting = Waiting { proposals, bytes, founds_leadership, answer };
@@ -296,7 +303,7 @@ fn tell(at: Timestamp, (answers, indexes): (Vec<Result<Answer, Refusal>>, Vec<Lo
 
 #[cfg(test)]
 mod tests {
-    use matins_core::command::Command;
+    use matins_core::command::{Command, Request};
 
     use super::*;
 
@@ -330,6 +337,23 @@ mod tests {
         let expected: usize = proposals.iter().map(size).sum();
         let entry = Entry { level: 1, at: Timestamp::ZERO, proposals };
         assert_eq!(entry.encode().len(), ENTRY_HEAD_BYTES + expected);
+    }
+
+    #[tokio::test]
+    async fn clients_who_fill_the_queue_leave_room_for_the_cluster_itself() {
+        let (queue, waiting) = Queue::new(Duration::from_secs(1));
+        let request = Request { id: "a".parse().unwrap(), not_after: Timestamp::ZERO };
+        let of_client = || vec![Proposal { request: Some(request.clone()), ..proposal(1) }];
+        for _ in 0..QUEUE_MAX {
+            drop(queue.enqueue(of_client(), false).unwrap());
+        }
+        let refused = |asked: Result<_, ProposeError>| matches!(asked, Err(ProposeError::Overloaded { .. }));
+        assert!(refused(queue.enqueue(of_client(), false)));
+        for _ in 0..OWN_ROOM {
+            drop(queue.enqueue(vec![proposal(1)], false).unwrap());
+        }
+        assert!(refused(queue.enqueue(vec![proposal(1)], false)));
+        drop(waiting);
     }
 
     #[test]

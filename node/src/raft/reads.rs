@@ -14,8 +14,10 @@ use super::types::Raft;
 use super::watchdog::Watch;
 use crate::system::boot_time;
 
-/// Calls that may wait for the next round.
+/// Readers that may wait for the next round.
 const WAITING_MAX: usize = 4096;
+/// More room, for leases: however many readers press, executors keep their sessions.
+const OWN_ROOM: usize = 64;
 
 /// A majority has confirmed this leader.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +46,17 @@ pub(crate) struct Rounder {
 
 impl Rounds {
     pub(crate) fn new() -> (Self, mpsc::Receiver<oneshot::Sender<Round>>) {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let (sender, receiver) = mpsc::channel(WAITING_MAX + OWN_ROOM);
         (Self { sender }, receiver)
+    }
+
+    /// A round for a reader, that begins after this call. `None`: this node does not lead, no majority answered, or too many
+    /// wait.
+    pub(crate) async fn ask_for_reader(&self, within: Duration) -> Option<Round> {
+        if self.sender.capacity() <= OWN_ROOM {
+            return None;
+        }
+        self.ask(within).await
     }
 
     /// A round that begins after this call. `None`: this node does not lead, no majority answered, or too many wait.
@@ -81,5 +92,24 @@ impl Rounder {
                 let _ = caller.send(round);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readers_who_fill_the_queue_leave_room_for_leases() {
+        let (rounds, mut waiting) = Rounds::new();
+        let within = Duration::from_secs(60);
+        for _ in 0..WAITING_MAX {
+            assert!(rounds.ask_for_reader(within).now_or_never().is_none(), "it waits");
+        }
+        assert!(rounds.ask_for_reader(within).now_or_never().expect("it does not wait").is_none());
+        assert!(rounds.ask(within).now_or_never().is_none(), "a lease waits for its round");
+        waiting.close();
     }
 }

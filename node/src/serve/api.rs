@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Answered, Cluster, History, LogSource, Unanswered};
 use super::error::ApiError;
+use super::pulse::Watches;
 use super::recent::Recent;
 use crate::system;
 
@@ -42,6 +43,7 @@ pub(crate) struct Api {
     pub(crate) history: Arc<dyn History>,
     pub(crate) logs: Arc<dyn LogSource>,
     pub(crate) recent: Arc<Recent>,
+    pub(crate) watches: Watches,
     /// Ends every stream, so that a shutdown need not wait for its readers.
     pub(crate) stopping: CancellationToken,
 }

@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`router`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
@@ -15,21 +16,24 @@ use matins_proto::v1::pools_server::PoolsServer;
 use matins_proto::v1::runs_server::RunsServer;
 use matins_proto::v1::schedules_server::SchedulesServer;
 use matins_proto::v1::workflows_server::WorkflowsServer;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::server::health_reporter;
 use tower::ServiceExt as _;
 
 use super::api::Api;
-use super::bounds::{Bounds, TurnedAway, overloaded};
+use super::bounds::{Bounds, Seats, TurnedAway, overloaded, seated};
+use super::connections::Readers;
 use super::service::Services;
 use super::{DoorLimits, ServeError, health};
 
 /// All that is asked by gRPC, and what keeps its health service up to date.
 pub(crate) fn router(
     api: Api,
-    services: &Services,
-    limits: &DoorLimits,
+    (services, limits): (&Services, &DoorLimits),
+    (bounds, streams): (Bounds, Seats),
 ) -> Result<(Router, impl Future<Output = ()> + use<>), ServeError> {
     let (reporter, health_service) = health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -56,15 +60,44 @@ pub(crate) fn router(
         LogsServer(logs),
         ClusterServer(cluster)
     );
-    let bounds = Bounds::new(limits.calls_in_flight_max, limits.answer_max);
     let router = routes.into_axum_router().layer(from_fn(move |request: Request, next: Next| {
         let bounds = bounds.clone();
-        async move { bounds.hold(next.run(request)).await.unwrap_or_else(turned_away) }
+        async move { bounds.hold(request, next).await.unwrap_or_else(turned_away) }
     }));
     // Outside of the bounds: a probe that is turned away would have a busy node restarted.
     let health_service = health_service.map_request(|request: Request| request.map(tonic::body::Body::new));
     let router = router.route_service("/grpc.health.v1.Health/{*rest}", health_service);
+    // Outermost, since a stream has its seat for as long as it is open and a call only until its answer begins.
+    let streaming = Arc::new(streaming()?);
+    let router = router.layer(from_fn(move |request: Request, next: Next| {
+        let readers = request.extensions().get::<Readers>().cloned();
+        let seat = streaming.contains(request.uri().path()).then(|| streams.take());
+        async move {
+            match seat.transpose() {
+                Ok(None) => next.run(request).await,
+                Ok(Some(seat)) => seated(next.run(request).await, seat, readers),
+                Err(error) => Status::from(error).into_http(),
+            }
+        }
+    }));
     Ok((router, health::follow(reporter, names, api)))
+}
+
+/// The paths of all rpcs whose answer goes on.
+fn streaming() -> Result<BTreeSet<String>, ServeError> {
+    let mut paths = BTreeSet::from(["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".to_owned()]);
+    for set in [matins_proto::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+        let set = FileDescriptorSet::decode(set).map_err(tonic_reflection::server::Error::from)?;
+        for file in &set.file {
+            for service in &file.service {
+                let on = service.method.iter().filter(|method| method.server_streaming());
+                paths.extend(
+                    on.map(|method| format!("/{}.{}/{}", file.package(), service.name(), method.name())),
+                );
+            }
+        }
+    }
+    Ok(paths)
 }
 
 fn turned_away(why: TurnedAway) -> Response {

@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::DoorLimits;
 use super::api::Api;
-use super::bounds::{Bounds, TurnedAway, overloaded};
+use super::bounds::{Bounds, Seats, TurnedAway, overloaded};
 use super::health::Probe;
 use super::rest::{Rest, error_response, not_found, openapi_text};
 use super::service::Services;
@@ -27,15 +27,15 @@ pub(crate) fn router(
     api: &Api,
     services: Services,
     (metrics, limits): (Arc<dyn Scrape>, &DoorLimits),
+    (bounds, streams): (Bounds, Seats),
 ) -> Router {
-    let rest = Rest::new(api, services, limits);
-    let bounds = Bounds::new(limits.plain_calls_in_flight_max, limits.answer_max);
+    let rest = Rest::new(api, services, (streams, limits));
     let bounded = Router::new()
         .route("/v1/{*path}", any(move |request: Request| rest.answer(request)))
         .route("/openapi.json", get(openapi))
         .layer(from_fn(move |request: Request, next: Next| {
             let bounds = bounds.clone();
-            async move { bounds.hold(next.run(request)).await.unwrap_or_else(turned_away) }
+            async move { bounds.hold(request, next).await.unwrap_or_else(turned_away) }
         }));
     let probe = |probe: Probe| {
         let api = api.clone();

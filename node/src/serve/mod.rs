@@ -10,6 +10,7 @@ mod api;
 mod bounds;
 pub mod cluster;
 mod compile;
+mod connections;
 mod error;
 mod filter;
 mod grpc;
@@ -40,13 +41,17 @@ use tonic::transport::{self, Server};
 use tower::ServiceExt as _;
 
 use api::Api;
+pub(crate) use bounds::Seats;
+use bounds::{Bounds, RequestBytes};
 use cluster::{Cluster, History, LogSource};
+pub(crate) use connections::admit;
 pub use error::ApiError;
 pub use outside::{ExecutorDoor, serve_executor};
+use pulse::Watches;
 use recent::Recent;
 use service::Services;
 
-use crate::metrics::Scrape;
+use crate::metrics::{Bound, DoorCounts, Scrape};
 use crate::system::{Listener, close_stalled, incoming};
 
 /// Connections that are open when the node stops have so long to end what they do.
@@ -64,6 +69,8 @@ pub struct Door {
     pub logs: Arc<dyn LogSource>,
     /// What `/metrics` tells.
     pub metrics: Arc<dyn Scrape>,
+    /// Where it is counted what the port bears.
+    pub counts: DoorCounts,
     /// Bounds.
     pub limits: DoorLimits,
     /// Ends the port: calls in flight are answered, streams end with `SHUTTING_DOWN`.
@@ -78,19 +85,26 @@ pub struct DoorLimits {
     pub calls_in_flight_max: usize,
     /// The same for plain HTTP; more hear 429.
     pub plain_calls_in_flight_max: usize,
-    /// Streams of events that are open at once.
+    /// Streams by gRPC that are open at once; more hear `RESOURCE_EXHAUSTED`.
+    pub streams_max: usize,
+    /// The same for plain HTTP; more hear 429.
     pub event_streams_max: usize,
+    /// Connections that are open at once; more are closed at once.
+    pub connections_max: usize,
     /// A call without an answer by then is answered `CANCELLED`. Above the 30 s that `Runs.Wait` may take.
     pub answer_max: Duration,
     /// Bytes of one request.
     pub request_bytes_max: usize,
+    /// Bytes of all requests in flight; where one does not fit its caller hears `RESOURCE_EXHAUSTED`, or 429.
+    pub request_bytes_in_flight_max: usize,
     /// Bytes of one answer.
     pub answer_bytes_max: usize,
     /// Streams that one connection may have open.
     pub streams_per_connection_max: u32,
     /// A connection without a sign of life for so long is asked for one, and closed if none comes.
     pub keepalive: Duration,
-    /// A connection whose other side takes nothing for so long is closed.
+    /// A connection whose other side takes nothing for so long is closed, also if it is only one stream of it that is not
+    /// read.
     pub stalled_max: Duration,
 }
 
@@ -99,9 +113,12 @@ impl Default for DoorLimits {
         Self {
             calls_in_flight_max: 1_024,
             plain_calls_in_flight_max: 1_024,
+            streams_max: 10_000,
             event_streams_max: 10_000,
+            connections_max: 16_384,
             answer_max: Duration::from_secs(40),
             request_bytes_max: 4 << 20,
+            request_bytes_in_flight_max: 256 << 20,
             answer_bytes_max: 32 << 20,
             streams_per_connection_max: 256,
             keepalive: Duration::from_secs(20),
@@ -128,15 +145,26 @@ pub fn usual_settings() -> Vec<Setting> {
 
 /// Serves clients until `Door::stopping`.
 pub async fn serve(door: Door) -> Result<(), ServeError> {
-    let Door { listener, cluster, history, logs, metrics, limits, stopping } = door;
+    let Door { listener, cluster, history, logs, metrics, counts, limits, stopping } = door;
     let recent = Arc::new(Recent::default());
     let follow = tokio::spawn(follow_states(Arc::clone(&cluster), Arc::clone(&recent), stopping.clone()));
-    let api = Api { cluster, history, logs, recent, stopping: stopping.clone() };
+    let api = Api { cluster, history, logs, recent, watches: Watches::default(), stopping: stopping.clone() };
     let services = Services::new(&api);
-    let plain = http::router(&api, services.clone(), (metrics, &limits));
-    let (grpc, health) = grpc::router(api, &services, &limits)?;
+    let bytes = RequestBytes::new(limits.request_bytes_in_flight_max, &counts);
+    let bounds = |bound, calls_max| Bounds {
+        seats: Seats::new(bound, calls_max, &counts),
+        bytes: bytes.clone(),
+        answer_max: limits.answer_max,
+    };
+    let plain_bounds = bounds(Bound::HttpCalls, limits.plain_calls_in_flight_max);
+    let plain_streams = Seats::new(Bound::HttpStreams, limits.event_streams_max, &counts);
+    let plain = http::router(&api, services.clone(), (metrics, &limits), (plain_bounds, plain_streams));
+    let grpc_bounds = bounds(Bound::GrpcCalls, limits.calls_in_flight_max);
+    let grpc_streams = Seats::new(Bound::GrpcStreams, limits.streams_max, &counts);
+    let (grpc, health) = grpc::router(api, (&services, &limits), (grpc_bounds, grpc_streams))?;
     let health = tokio::spawn(health);
     close_stalled(&listener, limits.stalled_max);
+    let connections = Seats::new(Bound::Connections, limits.connections_max, &counts);
     let served = Server::builder()
         .accept_http1(true)
         // A client that is gone without a word must not hold a stream for ever.
@@ -145,7 +173,10 @@ pub async fn serve(door: Door) -> Result<(), ServeError> {
         .max_concurrent_streams(limits.streams_per_connection_max)
         // No layer and no deadline here: what is below answers each in its own terms.
         .add_routes(Routes::from(either(grpc, plain)))
-        .serve_with_incoming_shutdown(incoming(listener), stopping.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            admit(incoming(listener), connections, limits.stalled_max),
+            stopping.clone().cancelled_owned(),
+        );
     let served = until_goodbye(served, &stopping).await;
     stopping.cancel();
     // They only follow states and end by the same token; a panic in one was logged when it happened.

@@ -37,7 +37,7 @@ impl Services {
     pub(crate) fn new(api: &Api) -> Self {
         Self {
             workflows: Arc::new(WorkflowsService(api.clone())),
-            runs: Arc::new(RunsService(api.clone())),
+            runs: Arc::new(RunsService::new(api.clone())),
             schedules: Arc::new(SchedulesService(api.clone())),
             backfills: Arc::new(BackfillsService(api.clone())),
             pools: Arc::new(PoolsService(api.clone())),

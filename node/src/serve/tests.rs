@@ -2,6 +2,7 @@
 
 mod alone;
 mod backfills;
+mod bounds;
 mod health;
 mod logs;
 mod metrics;
@@ -67,6 +68,7 @@ impl World {
             history: alone.clone(),
             logs: alone.clone(),
             metrics: alone.clone(),
+            counts: alone.metrics.door().clone(),
             limits,
             stopping: stopping.clone(),
         };

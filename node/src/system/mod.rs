@@ -19,7 +19,10 @@ use simulated as machine;
 
 pub use machine::clock::{boot_time, wall_time};
 pub use machine::net::{Incoming, Listener, close_stalled, connect, connect_lazy, incoming, listen};
-pub use machine::process::{blocking, disk, disk_use, exit, keep_watch, random, wait_here};
+pub use machine::process::{
+    apart, blocking, disk, disk_use, exit, keep_watch, raise_open_files, random, restore_open_files,
+    wait_here,
+};
 
 /// What a task came to: its panic goes on here.
 async fn joined<T>(task: JoinHandle<T>) -> T {

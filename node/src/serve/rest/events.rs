@@ -5,7 +5,6 @@
 //! does. A reader that takes nothing is not waited for: its connection is closed (`DoorLimits::stalled_max`).
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,12 +14,11 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::error::body;
-use crate::serve::bounds::overloaded;
+use crate::serve::bounds::{self, Seats};
 use crate::serve::error::{ApiError, fault_of};
 
 /// A comment comes after so long without a message, so that proxies keep the connection.
@@ -48,24 +46,23 @@ pub(crate) type Events = BoxStream<'static, Result<Event, Status>>;
 /// Bounds the streams that are open at once.
 #[derive(Clone)]
 pub(crate) struct Streams {
-    seats: Arc<Semaphore>,
+    seats: Seats,
     stopping: CancellationToken,
 }
 
 /// The right to one open stream.
 pub(crate) struct Seat {
-    _permit: OwnedSemaphorePermit,
+    _seat: bounds::Seat,
     stopping: CancellationToken,
 }
 
 impl Streams {
-    pub(crate) fn new(open_max: usize, stopping: CancellationToken) -> Self {
-        Self { seats: Arc::new(Semaphore::new(open_max)), stopping }
+    pub(crate) fn new(seats: Seats, stopping: CancellationToken) -> Self {
+        Self { seats, stopping }
     }
 
     pub(crate) fn take(&self) -> Result<Seat, ApiError> {
-        let permit = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| overloaded())?;
-        Ok(Seat { _permit: permit, stopping: self.stopping.clone() })
+        Ok(Seat { _seat: self.seats.take()?, stopping: self.stopping.clone() })
     }
 }
 

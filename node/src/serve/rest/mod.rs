@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 use tonic::Status;
 
 use super::api::Api;
+use super::bounds::{Seats, status_in};
 use super::error::ApiError;
 use super::service::{BLOB_BYTES_MAX, Services};
 use describe::{Description, Message};
@@ -47,10 +48,10 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    pub(crate) fn new(api: &Api, services: Services, limits: &super::DoorLimits) -> Self {
+    pub(crate) fn new(api: &Api, services: Services, (streams, limits): (Seats, &super::DoorLimits)) -> Self {
         Self {
             services,
-            streams: Streams::new(limits.event_streams_max, api.stopping.clone()),
+            streams: Streams::new(streams, api.stopping.clone()),
             request_bytes_max: limits.request_bytes_max,
             answer_bytes_max: limits.answer_bytes_max,
         }
@@ -99,15 +100,15 @@ impl Rest {
         }
     }
 
-    async fn body(&self, body: Body) -> Result<bytes::Bytes, ApiError> {
+    async fn body(&self, body: Body) -> Result<bytes::Bytes, Status> {
         let limit = self.request_bytes_max;
-        to_bytes(body, limit).await.map_err(|error| too_long("bytes of one request", limit as u64, &error))
+        to_bytes(body, limit).await.map_err(|error| not_read("bytes of one request", limit as u64, &error))
     }
 
     /// A file comes as it is, without JSON around it.
     async fn upload(&self, body: Body) -> Result<Response, Status> {
         let bytes = to_bytes(body, BLOB_BYTES_MAX as usize).await;
-        let bytes = bytes.map_err(|error| too_long("bytes of a file", BLOB_BYTES_MAX, &error))?;
+        let bytes = bytes.map_err(|error| not_read("bytes of a file", BLOB_BYTES_MAX, &error))?;
         let stored = self.services.workflows.store(bytes).await?;
         self.json(&table::written(&stored)?)
     }
@@ -143,9 +144,14 @@ fn accepts(headers: &HeaderMap, kind: &str) -> bool {
     kinds.flat_map(|kinds| kinds.split(',')).any(|one| one.trim().starts_with(kind))
 }
 
-fn too_long(limit: &str, value: u64, error: &axum::Error) -> ApiError {
+/// Why a request could not be read: this node has no room for it now, or it is too long.
+fn not_read(limit: &str, value: u64, error: &axum::Error) -> Status {
+    if let Some(status) = status_in(error) {
+        return status;
+    }
     let text = format!("{limit} is {value}, or the connection broke: {error}");
-    ApiError::new(Reason::LimitExceeded, text).with("limit", limit).with("value", value.to_string())
+    let error = ApiError::new(Reason::LimitExceeded, text).with("limit", limit);
+    error.with("value", value.to_string()).into()
 }
 
 fn nothing_at(path: &str) -> ApiError {

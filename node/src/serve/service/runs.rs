@@ -3,6 +3,7 @@
 mod again;
 mod events;
 mod list;
+mod looks;
 mod show;
 mod start;
 mod watch;
@@ -27,6 +28,8 @@ use matins_proto::v1::{
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use looks::Looks;
+
 use crate::serve::api::{Api, Found};
 use crate::serve::error::{Answer, ApiError};
 use crate::serve::view::run::{has_ended, live_summary, retired_summary, run_state};
@@ -38,7 +41,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const WAIT_RUNS_MAX: usize = 100;
 
 /// Answers `Runs`.
-pub(crate) struct RunsService(pub(crate) Api);
+pub(crate) struct RunsService(Api, Looks);
 
 #[tonic::async_trait]
 impl Runs for RunsService {
@@ -73,13 +76,13 @@ impl Runs for RunsService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchRunResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRunRequest>) -> Answer<Self::WatchStream> {
-        Ok(Response::new(watch::run(self.0.clone(), request.into_inner()).await?))
+        Ok(Response::new(watch::run((self.0.clone(), self.1.clone()), request.into_inner()).await?))
     }
 
     type WatchListStream = Pin<Box<dyn Stream<Item = Result<WatchRunsResponse, Status>> + Send>>;
 
     async fn watch_list(&self, request: Request<WatchRunsRequest>) -> Answer<Self::WatchListStream> {
-        Ok(Response::new(watch::list(self.0.clone(), request.into_inner()).await?))
+        Ok(Response::new(watch::list((self.0.clone(), self.1.clone()), request.into_inner()).await?))
     }
 
     async fn wait(&self, request: Request<WaitRunsRequest>) -> Answer<WaitRunsResponse> {
@@ -149,6 +152,10 @@ impl Runs for RunsService {
 }
 
 impl RunsService {
+    pub(crate) fn new(api: Api) -> Self {
+        Self(api, Looks::default())
+    }
+
     /// A task of a run that has not left for history.
     async fn live_task(&self, state: &State, (run, task): (&str, &str)) -> Result<TaskId, ApiError> {
         let found = self.0.find_run(state, run).await?;

@@ -18,6 +18,14 @@ thread_local! {
     static MUST_NOT_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
+/// A simulated process may open what it likes.
+pub fn raise_open_files() -> u64 {
+    65_536
+}
+
+/// Nothing was raised.
+pub fn restore_open_files(_process: u32) {}
+
 /// Runs a call that waits for the disk, or is long: after as long as this machine's disk takes, and to its end even if
 /// nobody waits for it any more.
 pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
@@ -32,6 +40,14 @@ pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'stat
         call()
     };
     joined(tokio::spawn(called)).await
+}
+
+/// There is one thread, and it has time for everything.
+pub async fn apart<T: Send + 'static>(
+    _name: &str,
+    run: impl Future<Output = T> + Send + 'static,
+) -> io::Result<T> {
+    Ok(joined(tokio::spawn(run)).await)
 }
 
 /// Takes the result of something where nothing can be awaited. There is one thread, so what needs more than this

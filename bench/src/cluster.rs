@@ -133,6 +133,13 @@ impl Cluster {
         Ok(self.client.call(ask).await?.run_id)
     }
 
+    /// The same as a run of one of its schedules by hand, which a workflow with several needs.
+    pub(crate) async fn begin_of(&self, workflow: &str, schedule: &str) -> Result<String, Trouble> {
+        let (workflow, schedule) = (workflow.into(), schedule.into());
+        let ask = v1::StartRunRequest { workflow, schedule, ..v1::StartRunRequest::default() };
+        Ok(self.client.call(ask).await?.run_id)
+    }
+
     /// Waits until a run has ended, which must be in success.
     pub(crate) async fn finish(&self, run: &str, within: Duration) -> Result<(), Trouble> {
         let waited = self.client.wait(vec![run.to_owned()], Some(within)).await?;

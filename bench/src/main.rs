@@ -6,6 +6,7 @@
 
 mod cluster;
 mod figure;
+mod finished;
 mod floor;
 mod processes;
 mod stamps;

@@ -328,7 +328,7 @@ where
     L::Settled: std::fmt::Debug,
 {
     // What a node or executor needs besides.
-    let needed = "join = [\"10.0.0.1:7071\"]\n";
+    let needed = "join = [\"127.0.0.1:7071\"]\n";
     let needed = if toml::from_str::<L>(needed).is_ok() { needed } else { "" };
     let settled = |text: &str| {
         let layer: L =

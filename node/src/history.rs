@@ -4,10 +4,11 @@
 //! with the blocks that the state lists, fetching from peers what this node lacks; until then a list says that it is
 //! incomplete. Decides nothing. Start reading at [`History`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,13 +20,13 @@ use matins_core::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::serve::cluster::PastRun;
+use crate::serve::cluster::{PastRun, PastRuns};
 use crate::store::StoreError;
 #[cfg(not(feature = "simulation"))]
 use crate::store::history::History as Index;
 #[cfg(feature = "simulation")]
 use crate::store::history::memory::History as Index;
-use crate::store::history::{Filter, IndexedRun, Order, Page, PageToken};
+use crate::store::history::{Among, Filter, IndexedRun, Order, PageToken};
 use crate::system::blocking;
 
 /// Before a block that could not be read is asked for again.
@@ -41,6 +42,9 @@ const PAGE: usize = 1_000;
 pub trait Blocks: Send + Sync + 'static {
     /// The whole of a blob; an error says in words why it cannot be had now.
     async fn block(&self, digest: Digest) -> Result<Bytes, String>;
+
+    /// Some bytes of a blob, as they lie here, not held to its name. `None`: it is not here, or cannot be read.
+    async fn part(&self, digest: Digest, place: Range<usize>) -> Option<Bytes>;
 }
 
 /// Why history cannot be read.
@@ -75,6 +79,8 @@ pub struct History {
     states: watch::Receiver<Arc<State>>,
     /// The newest block such that it and all before it are in the index.
     indexed: Arc<AtomicU64>,
+    /// The numbers of blocks in the state, as far as they were asked for: looking for one costs a look at all.
+    numbers: Arc<Mutex<BTreeMap<Digest, u64>>>,
 }
 
 impl History {
@@ -90,7 +96,8 @@ impl History {
             states.borrow().blocks.iter().find(|(_, row)| missing.contains(&row.digest)).map(|(n, _)| *n);
         let last = states.borrow().blocks.last().map_or(0, |(number, _)| *number);
         let indexed = first_missing.map_or(last, |number| number - 1);
-        Ok(Self { index: Arc::new(index), blocks, states, indexed: Arc::new(AtomicU64::new(indexed)) })
+        let (indexed, numbers) = (Arc::new(AtomicU64::new(indexed)), Arc::default());
+        Ok(Self { index: Arc::new(index), blocks, states, indexed, numbers })
     }
 
     /// Brings the index up with the state, for as long as the node lives.
@@ -152,7 +159,10 @@ impl History {
         blocking(move || {
             let damaged = || HistoryError::Damaged { digest, run: RunId(0) };
             let runs = Block::places(&bytes).ok_or_else(damaged)?;
-            let runs: Vec<IndexedRun> = runs.iter().map(|(run, place)| indexed(run, digest, place)).collect();
+            let runs: Vec<IndexedRun> = runs
+                .iter()
+                .map(|(run, place)| indexed(run, (digest, place), &bytes[place.clone()]))
+                .collect();
             Ok(index.add_block(&digest, &runs)?)
         })
         .await
@@ -175,30 +185,24 @@ impl History {
 
     /// One finished run with all its rows; `None` if it is not in history.
     pub async fn run(&self, run: RunId) -> Result<Option<RetiredRun>, HistoryError> {
-        match self.index.find(run.0)? {
-            Some(found) => Ok(Some(self.as_kept(self.load(&found).await?, found.block))),
-            None => Ok(None),
-        }
+        let found = self.index.find(run.0)?;
+        Ok(self.load_all(found.into_iter().collect()).await?.pop())
     }
 
-    /// Finds runs without reading their blocks.
-    pub fn scan(
-        &self,
-        filter: &Filter,
-        after: Option<PageToken>,
-        (order, limit): (Order, usize),
-    ) -> Result<Page, HistoryError> {
-        Ok(self.index.scan(filter, after, order, limit)?)
-    }
-
-    /// Runs with ids below `before`, the newest first, of one workflow if it is named.
+    /// Runs with ids below `before`, the newest first, `limit` at most.
     pub async fn runs_before(
         &self,
         before: RunId,
-        workflow: Option<&str>,
+        among: &Among,
         limit: usize,
-    ) -> Result<Vec<RetiredRun>, HistoryError> {
-        self.load_all(self.index.before(before.0, workflow, limit)?).await
+    ) -> Result<PastRuns, HistoryError> {
+        let listed = self.index.listed(before.0, among, limit)?;
+        Ok(PastRuns { runs: self.load_all(listed.runs).await?, next: listed.next.map(RunId) })
+    }
+
+    /// Whether a later run than this one is in the same chain of retries.
+    pub fn has_later_retry(&self, root: RunId, run: RunId) -> Result<bool, HistoryError> {
+        Ok(self.index.has_later_retry(root.0, run.0)?)
     }
 
     /// Runs of a schedule before this logical time and run, the newest first, with all their rows.
@@ -209,9 +213,10 @@ impl History {
         limit: usize,
     ) -> Result<Vec<RetiredRun>, HistoryError> {
         let filter = Filter {
-            workflow: Some(schedule.workflow.to_string()),
+            workflow: schedule.workflow.to_string(),
             schedule: Some(schedule.schedule.to_string()),
-            ..Filter::default()
+            from: None,
+            until: None,
         };
         let mut after = Some(PageToken { logical_time: time.as_millis(), run: run.0 });
         loop {
@@ -225,18 +230,43 @@ impl History {
     }
 
     async fn load_all(&self, found: Vec<IndexedRun>) -> Result<Vec<RetiredRun>, HistoryError> {
+        let state = self.states.borrow().clone();
         let mut runs = Vec::with_capacity(found.len());
-        // Neighbours in a list are mostly neighbours in a block, which is read and verified as a whole: once is enough.
-        let mut newest: Option<(Digest, Bytes)> = None;
-        for found in found {
-            let bytes = match newest.take() {
-                Some((digest, bytes)) if digest == found.block => bytes,
-                Some(_) | None => self.read(found.block).await?,
-            };
-            runs.push(self.as_kept(run_in(&bytes, &found)?, found.block));
-            newest = Some((found.block, bytes));
+        // Neighbours in a list are mostly neighbours in a block: they are read together.
+        for group in found.chunk_by(|one, other| one.block == other.block) {
+            let keeps_logs = self.keeps_logs(&state, group[0].block);
+            for mut run in self.load(group).await? {
+                if !keeps_logs {
+                    expire_logs(&mut run);
+                }
+                runs.push(run);
+            }
         }
         Ok(runs)
+    }
+
+    /// Runs of one block, from no more of it than they span; from the whole of it, verified, where that is not what it was.
+    async fn load(&self, found: &[IndexedRun]) -> Result<Vec<RetiredRun>, HistoryError> {
+        let block = found[0].block;
+        let first = found.iter().map(|run| run.offset as usize).min().unwrap_or_default();
+        let end = found.iter().map(|run| run.offset as usize + run.length as usize).max().unwrap_or_default();
+        if let Some(part) = self.blocks.part(block, first..end).await
+            && let Ok(runs) = found.iter().map(|run| run_in((&part, first), run)).collect()
+        {
+            return Ok(runs);
+        }
+        let bytes = self.read(block).await?;
+        found.iter().map(|run| run_in((&bytes, 0), run)).collect()
+    }
+
+    /// Whether retention has left the logs of a block (PROTOCOL 6.11). Of one that is off the list nothing is known.
+    fn keeps_logs(&self, state: &State, block: Digest) -> bool {
+        let row_at = |number: &u64| state.blocks.get(number).filter(|row| row.digest == block);
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        if numbers.get(&block).and_then(row_at).is_none() {
+            *numbers = state.blocks.iter().map(|(number, row)| (row.digest, *number)).collect();
+        }
+        numbers.get(&block).and_then(row_at).is_none_or(|row| row.logs_stay.is_some())
     }
 
     /// Runs of a schedule for logical times from the first to the last of these, both included, without their rows.
@@ -246,11 +276,10 @@ impl History {
         (first, last): (Timestamp, Timestamp),
     ) -> Result<Vec<PastRun>, HistoryError> {
         let filter = Filter {
-            workflow: Some(schedule.workflow.to_string()),
+            workflow: schedule.workflow.to_string(),
             schedule: Some(schedule.schedule.to_string()),
             from: Some(first.as_millis()),
             until: Some(last.as_millis().saturating_add(1)),
-            ..Filter::default()
         };
         let (mut runs, mut after) = (Vec::new(), None);
         loop {
@@ -264,35 +293,27 @@ impl History {
             }
         }
     }
+}
 
-    /// A run as retention has left it: its logs may be gone while it stays (PROTOCOL 6.11).
-    fn as_kept(&self, mut run: RetiredRun, block: Digest) -> RetiredRun {
-        let state = self.states.borrow();
-        let mut rows = state.blocks.iter().map(|(_, row)| row);
-        if rows.any(|row| row.digest == block && row.logs_stay.is_none()) {
-            for (_, attempt) in &mut run.attempts {
-                match attempt.log {
-                    LogState::Attached(LogPlace::Pack { .. }) => attempt.log = LogState::Expired,
-                    LogState::Attached(LogPlace::Lost)
-                    | LogState::At(_)
-                    | LogState::Empty
-                    | LogState::Lost
-                    | LogState::Expired => {}
-                }
-            }
+/// A run as retention has left it: its logs are gone while it stays (PROTOCOL 6.11).
+fn expire_logs(run: &mut RetiredRun) {
+    for (_, attempt) in &mut run.attempts {
+        match attempt.log {
+            LogState::Attached(LogPlace::Pack { .. }) => attempt.log = LogState::Expired,
+            LogState::Attached(LogPlace::Lost)
+            | LogState::At(_)
+            | LogState::Empty
+            | LogState::Lost
+            | LogState::Expired => {}
         }
-        run
-    }
-
-    async fn load(&self, found: &IndexedRun) -> Result<RetiredRun, HistoryError> {
-        run_in(&self.read(found.block).await?, found)
     }
 }
 
-/// A run at the place in its block that the index names.
-fn run_in(block: &[u8], found: &IndexedRun) -> Result<RetiredRun, HistoryError> {
-    let place = found.offset as usize..found.offset as usize + found.length as usize;
-    let run = block.get(place).and_then(RetiredRun::decode).filter(|run| run.id.0 == found.run);
+/// A run at the place in its block that the index names. The bytes are those of the block from `first` on.
+fn run_in((bytes, first): (&[u8], usize), found: &IndexedRun) -> Result<RetiredRun, HistoryError> {
+    let start = (found.offset as usize).saturating_sub(first);
+    let bytes = bytes.get(start..start + found.length as usize).filter(|it| crc32fast::hash(it) == found.sum);
+    let run = bytes.and_then(RetiredRun::decode).filter(|run| run.id.0 == found.run);
     run.ok_or(HistoryError::Damaged { digest: found.block, run: RunId(found.run) })
 }
 
@@ -305,19 +326,19 @@ fn past_run(run: &IndexedRun) -> Result<PastRun, HistoryError> {
     Ok(PastRun { run: id, logical_time: Timestamp::from_millis(run.logical_time), state })
 }
 
-fn indexed(run: &RetiredRun, block: Digest, place: &std::ops::Range<usize>) -> IndexedRun {
+fn indexed(run: &RetiredRun, (block, place): (Digest, &Range<usize>), bytes: &[u8]) -> IndexedRun {
     IndexedRun {
         run: run.id.0,
         workflow: run.run.workflow.to_string(),
         state: run.run.state.as_str().to_owned(),
         schedule: run.run.schedule.as_ref().map(ToString::to_string),
         logical_time: run.run.logical_time.as_millis(),
-        finished_at: run.run.ended_at.map_or(0, Timestamp::as_millis),
-        labels: run.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         retry_of: run.run.retry_of.map(|run| run.0),
+        retry_root: run.run.retry_root.0,
         block,
         offset: place.start as u32,
         length: (place.end - place.start) as u32,
+        sum: crc32fast::hash(bytes),
     }
 }
 

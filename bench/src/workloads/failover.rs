@@ -21,15 +21,15 @@ use crate::workload::{Stage, Workload};
 /// Between two starts.
 const EACH: Duration = Duration::from_millis(20);
 /// The cluster runs undisturbed for so long before each kill.
-const QUIET: Duration = Duration::from_secs(2);
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 pub(crate) struct Failover;
 
 /// A run that was accepted: when it was asked for and when the answer came, since 1970.
-struct Accepted {
-    run: String,
+pub(super) struct Accepted {
+    pub(super) run: String,
     asked: Duration,
-    answered: Duration,
+    pub(super) answered: Duration,
 }
 
 #[tonic::async_trait(?Send)]
@@ -70,7 +70,7 @@ impl Workload for Failover {
 }
 
 /// Starts runs one after the other until told to stop. The client repeats what got no answer, under one request id.
-async fn start_runs(client: Client, is_over: Arc<AtomicBool>) -> Result<Vec<Accepted>, Trouble> {
+pub(super) async fn start_runs(client: Client, is_over: Arc<AtomicBool>) -> Result<Vec<Accepted>, Trouble> {
     let mut accepted = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         let asked = stamps::now();

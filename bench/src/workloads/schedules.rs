@@ -12,7 +12,7 @@ use crate::trouble::Trouble;
 use crate::workload::{Size, Stage, Workload};
 
 /// Schedules of one workflow: its definition stays far below its limit.
-const EACH_WORKFLOW: usize = 1_000;
+pub(super) const EACH_WORKFLOW: usize = 1_000;
 
 pub(crate) struct Schedules;
 
@@ -50,7 +50,7 @@ impl Workload for Schedules {
 }
 
 /// Registers workflows until so many schedules are held, and gives how many are.
-async fn hold(cluster: &Cluster, held: usize, count: usize) -> Result<usize, Trouble> {
+pub(super) async fn hold(cluster: &Cluster, held: usize, count: usize) -> Result<usize, Trouble> {
     for first in (held..count).step_by(EACH_WORKFLOW) {
         let last = (first + EACH_WORKFLOW).min(count);
         // Each day of the year at some minute: none is due while this lasts but by a rare chance, and then it is one.

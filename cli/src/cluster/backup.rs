@@ -250,6 +250,7 @@ pub(super) fn unusable(error: OfflineError) -> Fault {
         OfflineError::NotEmpty(_)
         | OfflineError::Refused(_)
         | OfflineError::Directory(_)
+        | OfflineError::BegunOtherwise { .. }
         | OfflineError::Store(_) => Exit::Refused,
         OfflineError::Nothing(_) => Exit::NotFound,
     };
@@ -260,6 +261,7 @@ fn source_of(error: OfflineError) -> Option<Box<dyn std::error::Error + Send + S
     match error {
         OfflineError::Refused(refusal) => Some(refusal.to_string().into()),
         OfflineError::Directory(_)
+        | OfflineError::BegunOtherwise { .. }
         | OfflineError::Store(_)
         | OfflineError::Backup(_)
         | OfflineError::NotEmpty(_)

@@ -24,9 +24,9 @@ const LOG_DEFAULT: &str = "info";
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  matins executor run --join 10.0.0.1:7071,10.0.0.2:7071 --data-dir /var/lib/matins-executor --labels gpu=yes
+  matins executor run --join 10.0.0.1:7071,10.0.0.2:7071 --listen 10.0.0.4:7072 --insecure --labels gpu=yes
   matins executor run --config /etc/matins/executor.toml
-  MATINS_NODE_JOIN=10.0.0.1:7071 matins executor run
+  MATINS_NODE_JOIN=127.0.0.1:7071 matins executor run
 Flags come first, then the environment, then the file, then the defaults.")]
 pub(crate) struct ExecutorRunArgs {
     /// A file with settings: TOML, keys as the flags below with _ for -

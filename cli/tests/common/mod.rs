@@ -124,6 +124,11 @@ impl Cluster {
 
     /// Starts another node, which belongs to no cluster yet, and tells which it is.
     pub(crate) fn start_empty(&mut self) -> usize {
+        self.start_empty_with(|_| {})
+    }
+
+    /// As [`Self::start_empty`], with a node that is changed before it is started.
+    pub(crate) fn start_empty_with(&mut self, change: impl Fn(&mut Node)) -> usize {
         self.made += 1;
         let name = format!("n{}", self.made);
         let ports = free_ports(2);
@@ -138,6 +143,7 @@ impl Cluster {
             environment: Vec::new(),
             child: None,
         };
+        change(&mut node);
         node.up();
         self.nodes.push(node);
         let at = self.nodes.len() - 1;

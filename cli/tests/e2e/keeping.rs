@@ -175,6 +175,70 @@ fn a_node_whose_state_differs_stops_for_good_and_is_replaced() {
     cluster.nodes[odd].up();
     cluster.until_left(odd);
     load(&cluster, 3);
+
+    // An empty node takes its place by one command, and comes to the same state as the others.
+    let lost = cluster.nodes[odd].name.clone();
+    let new = cluster.start_empty_with(shrunk);
+    let address = cluster.nodes[new].cluster_address();
+    cluster.ask(&["cluster", "replace", &lost, &address]).well();
+    cluster.nodes.swap_remove(odd);
+    let status = cluster.json(&["cluster", "status"]);
+    let joined = cluster.status(odd).expect("it answers")["node"].clone();
+    let nodes = status["nodes"].as_array().expect("it names the nodes");
+    assert_eq!(nodes.len(), 3, "{status}");
+    let voters = nodes.iter().filter(|node| node["role"] == "voter");
+    assert!(voters.clone().count() == 3 && voters.clone().any(|node| node["id"] == joined), "{status}");
+    agrees_at_a_later_checkpoint(&cluster, &joined);
+}
+
+/// Waits, under load, until the states were compared anew, and the node found what all others found.
+fn agrees_at_a_later_checkpoint(cluster: &Cluster, node: &serde_json::Value) {
+    let compared = || cluster.json(&["cluster", "status"])["checkpoint"].clone();
+    let index = |checkpoint: &serde_json::Value| -> u64 {
+        let text = checkpoint["index"].as_str().expect("there was one");
+        text.parse().expect("it is a number")
+    };
+    let has = |checkpoint: &serde_json::Value, list: &str| {
+        checkpoint[list].as_array().is_some_and(|nodes| nodes.contains(node))
+    };
+    let before = index(&compared());
+    let mut last = compared();
+    for _ in 0..600 {
+        if index(&last) > before && has(&last, "nodes") {
+            break;
+        }
+        load(cluster, 1);
+        last = compared();
+    }
+    assert!(
+        index(&last) > before && has(&last, "nodes"),
+        "{node} agrees at no checkpoint after {before}: {last}"
+    );
+    assert!(last["differing"].as_array().is_none_or(Vec::is_empty), "{last}");
+}
+
+#[test]
+fn a_new_node_has_the_blobs_that_only_history_names() {
+    let mut cluster = Cluster::start_with(1, shrunk);
+    cluster.apply(WORK);
+    load(&cluster, 6);
+    cluster
+        .until("all are in history", || cluster.status(0).is_some_and(|status| status["retiredRuns"] == "6"));
+    let runs = cluster.json(&["run", "list", "quick"]);
+    let runs: Vec<&str> =
+        runs.as_array().expect("a list").iter().map(|run| run["id"].as_str().expect("an id")).collect();
+    assert_eq!(runs.len(), 6);
+    let new = cluster.start_empty_with(shrunk);
+    cluster.ask(&["cluster", "add", &cluster.nodes[new].cluster_address()]).well();
+    // What only the first one has goes with it.
+    cluster.ask(&["cluster", "remove", &cluster.nodes[0].name]).well();
+    cluster.until_left(0);
+    cluster.nodes.remove(0);
+    cluster.until_ready();
+    for run in runs {
+        let said = cluster.ask(&["logs", run]).well();
+        assert!(said.out.contains("hello"), "{run}: {said:?}");
+    }
 }
 
 #[test]

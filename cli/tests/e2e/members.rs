@@ -28,7 +28,8 @@ fn one_node_grows_to_five_and_shrinks_to_three_under_load() {
         // The leader first: it hands its lead over before it goes.
         let leader = cluster.until_ready();
         let name = cluster.nodes[leader].name.clone();
-        cluster.ask(&["cluster", "remove", &name]).well();
+        let told = cluster.json(&["cluster", "remove", &name]);
+        assert_eq!(told["voters"], count, "by the word of the new leader: {told}");
         cluster.until_left(leader);
         cluster.until("it is out", || voters(&cluster) == count);
         // It cannot be started again.

@@ -48,7 +48,7 @@ pub(crate) fn lacking(field: &Field, mut needs: Vec<Need>) -> Result<Vec<(Need, 
             },
             Need::Trace if can("strace", &["-qq", "-e", "inject=fdatasync:error=EIO", "true"]) => None,
             Need::Trace => Some("`strace` is missing or may not trace; install it, run as root"),
-            Need::Disks if field.nodes.all.iter().all(|node| node.disk.is_some()) => None,
+            Need::Disks if field.nodes.members().iter().all(|node| node.disk.is_some()) => None,
             Need::Disks => Some("images cannot be mounted; that needs root, loop devices and e2fsprogs"),
             Need::Clocks if can_set_clocks(field)? => None,
             Need::Clocks => {

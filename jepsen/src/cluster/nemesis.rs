@@ -3,6 +3,7 @@
 //! Each acts, is seen from outside to act, and heals. One that is not seen to act makes the run invalid: a promise that was
 //! kept under a fault that was not there says nothing. Start at [`Nemesis`]; `haunt` has the order of things.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ mod corrupt;
 mod disk;
 pub(crate) mod haunt;
 mod kill;
+mod members;
 mod network;
 mod pause;
 mod supervisor;
@@ -92,6 +94,10 @@ pub(crate) enum Kind {
     CorruptSnapshot,
     /// A node's disk is lost, and an empty one joins in its place
     ReplaceNode,
+    /// Two nodes join, and two go, the leader among them; in a mixed run while something else is done to another
+    Resize,
+    /// The lead is handed over to a node that is drawn; in a mixed run while something else is done to another
+    TransferLeader,
 }
 
 /// What a nemesis needs of the machine.
@@ -116,6 +122,8 @@ pub(crate) enum Scope {
     OneNode,
     /// It is done to the cluster; nothing else acts meanwhile.
     Cluster,
+    /// It is an operator's work on the cluster, which must succeed while another nemesis acts on one node.
+    Work,
 }
 
 impl Kind {
@@ -139,7 +147,9 @@ impl Kind {
             | Self::TaskKill
             | Self::CorruptLog
             | Self::CorruptVote
-            | Self::ReplaceNode => None,
+            | Self::ReplaceNode
+            | Self::Resize
+            | Self::TransferLeader => None,
             Self::IsolateLeader | Self::IsolateMinority | Self::Ring | Self::OneWay | Self::Slow => {
                 Some(Need::Filter)
             }
@@ -182,6 +192,7 @@ impl Kind {
             | Self::CorruptVote
             | Self::CorruptSnapshot
             | Self::ReplaceNode => Scope::Cluster,
+            Self::Resize | Self::TransferLeader => Scope::Work,
         }
     }
 
@@ -202,7 +213,9 @@ impl Kind {
             | Self::CorruptLog
             | Self::CorruptVote
             | Self::CorruptSnapshot
-            | Self::ReplaceNode => 0..=1_000,
+            | Self::ReplaceNode
+            | Self::Resize
+            | Self::TransferLeader => 0..=1_000,
         }
     }
 
@@ -217,6 +230,8 @@ impl Kind {
             // A killed task has failed, so only a workload that expects it can say what must come of it.
             Self::TaskKill => false,
             Self::ReplaceNode
+            | Self::Resize
+            | Self::TransferLeader
             | Self::Kill
             | Self::Pause
             | Self::KillLeader
@@ -269,6 +284,8 @@ pub(crate) struct Field {
     pub(crate) runtime: Handle,
     /// Broken promises that a nemesis itself saw.
     pub(crate) failures: Mutex<Vec<String>>,
+    /// How often nemeses did what the report counts beside the faults.
+    pub(crate) counts: Mutex<BTreeMap<&'static str, u64>>,
     /// Somebody wants it to end now.
     pub(crate) is_over: Arc<AtomicBool>,
     /// A fault is seen within this, or it does not act.
@@ -279,6 +296,11 @@ impl Field {
     /// Notes a broken promise.
     pub(crate) fn fail(&self, what: String) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// Counts something that was done.
+    pub(crate) fn count(&self, what: &'static str) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
     }
 
     /// Waits, but no longer than the run goes on.
@@ -326,7 +348,7 @@ impl Field {
 
 /// Makes one that strikes this node, if it strikes one; which of several ways it takes is drawn.
 fn make(kind: Kind, target: usize, random: &mut StdRng, field: &Field) -> Result<Box<dyn Nemesis>, Trouble> {
-    let nodes = field.nodes.all.len();
+    let nodes = field.nodes.members().len();
     Ok(match kind {
         Kind::Kill => Box::new(kill::Kill::of(field, vec![target])),
         Kind::KillLeader => Box::new(kill::Kill::of(field, vec![field.leader()?.at])),
@@ -359,6 +381,9 @@ fn make(kind: Kind, target: usize, random: &mut StdRng, field: &Field) -> Result
         Kind::CorruptVote => Box::new(corrupt::Corrupt::new(target, corrupt::Part::Vote, random)),
         Kind::CorruptSnapshot => Box::new(corrupt::Corrupt::new(target, corrupt::Part::Snapshot, random)),
         Kind::ReplaceNode => Box::new(corrupt::Replace::new(target)),
+        // What acts meanwhile acts on the next one.
+        Kind::Resize => Box::new(members::Resize::new(field, (target + 1) % nodes, random)),
+        Kind::TransferLeader => Box::new(members::TransferLeader::new(field, (target + 1) % nodes, random)),
     })
 }
 

@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(500);
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 
 /// The exit code of a leader that cannot lead (PROTOCOL 2.3).
-const GAVE_UP_LEAD: i32 = 75;
+pub(crate) const GAVE_UP_LEAD: i32 = 75;
 /// The exit code of a node whose disk fails it (PROTOCOL 6.1, 6.8).
 const DISK_FAULT: i32 = 74;
 
@@ -86,7 +86,9 @@ pub(crate) enum Why {
 /// All nodes, and what they stand on.
 pub(crate) struct Nodes {
     // Nodes go before the network and the folder do.
+    /// Members first, then those that stand by.
     pub(crate) all: Vec<Node>,
+    members: usize,
     pub(crate) network: Option<Network>,
     pub(crate) folder: PathBuf,
     binary: PathBuf,
@@ -100,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) binary: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) nodes: usize,
+    /// So many more stand by, to be added while it runs. They have no disks of their own.
+    pub(crate) spares: usize,
     /// Tells this run from others of this process.
     pub(crate) number: u32,
     /// Bounds of log and history are smaller by so much, if the binary is a build for development: so that snapshots,
@@ -112,10 +116,11 @@ pub(crate) struct Plan {
 impl Nodes {
     /// Makes what nodes need, as far as this machine allows; starts none yet. What it does not allow is told.
     pub(crate) fn prepare(plan: &Plan, notes: &mut Vec<String>) -> Result<Self, Trouble> {
-        let network = Network::build(plan.number, plan.nodes);
+        let network = Network::build(plan.number, plan.nodes + plan.spares);
         let network = network.map_err(|trouble| notes.push(format!("no namespaces: {}", trouble.0))).ok();
         let mut nodes = Self {
             all: Vec::new(),
+            members: plan.nodes,
             network,
             folder: plan.folder.clone(),
             binary: plan.binary.clone(),
@@ -123,7 +128,7 @@ impl Nodes {
             left: Mutex::default(),
             is_over: AtomicBool::new(false),
         };
-        for at in 0..plan.nodes {
+        for at in 0..plan.nodes + plan.spares {
             let node = nodes.make(at, plan, notes)?;
             nodes.all.push(node);
         }
@@ -134,7 +139,7 @@ impl Nodes {
         let name = format!("n{}", at + 1);
         let folder = self.folder.join(&name);
         let mut disk = None;
-        if plan.with_disks {
+        if plan.with_disks && at < plan.nodes {
             let image = format!("{}-{}-{name}", std::process::id(), plan.number);
             disk = Disk::make(&image, &folder)
                 .map_err(|trouble| notes.push(format!("no disk for {name}: {}", trouble.0)))
@@ -166,9 +171,19 @@ impl Nodes {
         })
     }
 
-    /// Starts all nodes.
+    /// Starts the nodes that the cluster is made of.
     pub(crate) fn start(&self) -> Result<(), Trouble> {
-        (0..self.all.len()).try_for_each(|at| self.up(at))
+        (0..self.members).try_for_each(|at| self.up(at))
+    }
+
+    /// The nodes that are members whenever no fault changes who is.
+    pub(crate) fn members(&self) -> &[Node] {
+        &self.all[..self.members]
+    }
+
+    /// The places of the nodes that stand by.
+    pub(crate) fn spares(&self) -> std::ops::Range<usize> {
+        self.members..self.all.len()
     }
 
     /// Whether snapshots come within seconds.
@@ -176,9 +191,9 @@ impl Nodes {
         self.shrink > 1
     }
 
-    /// The public endpoints of all nodes, with commas.
+    /// The public endpoints of the members, with commas.
     pub(crate) fn endpoints(&self) -> String {
-        self.all.iter().map(|node| node.public.to_string()).collect::<Vec<_>>().join(",")
+        self.members().iter().map(|node| node.public.to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// Starts a node that is down, and has it kept.
@@ -348,6 +363,15 @@ impl Node {
                 Err(Trouble(format!("{} is not on trial", self.name)))
             }
         }
+    }
+
+    /// From now on its process may end by itself, which [`Self::verdict`] tells.
+    pub(crate) fn let_go(&self) {
+        let mut process = self.process();
+        *process = match std::mem::replace(&mut *process, Process::Down) {
+            Process::OnTrial(child) | Process::Kept(child) => Process::OnTrial(child),
+            other @ (Process::Down | Process::Resting(_)) => other,
+        };
     }
 
     /// From now on the process that was on trial is kept.

@@ -48,6 +48,8 @@ pub(crate) struct Observer {
     seen: Arc<Mutex<Seen>>,
     is_over: Arc<AtomicBool>,
     clients: Vec<Client>,
+    /// How many of them, the first ones, are to be whole.
+    members: usize,
     all: Client,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -95,11 +97,12 @@ impl Observer {
             seen: Arc::default(),
             is_over: Arc::default(),
             clients: clients?,
+            members: nodes.members().len(),
             all: client(&nodes.endpoints(), Limits { total_max: Duration::from_secs(5), ..QUICK })?,
             tasks: Mutex::default(),
         };
         let mut tasks = JoinSet::new();
-        for (at, client) in observer.clients.iter().enumerate() {
+        for (at, client) in observer.clients.iter().take(observer.members).enumerate() {
             let (seen, is_over) = (Arc::clone(&observer.seen), Arc::clone(&observer.is_over));
             tasks.spawn(beat(client.clone(), format!("observer-{}", at + 1), seen, is_over));
             let (seen, is_over) = (Arc::clone(&observer.seen), Arc::clone(&observer.is_over));
@@ -144,7 +147,8 @@ impl Observer {
     /// Why the cluster is not whole. `None`: every node is a member in reach of one ready leader, and its executor gets
     /// work.
     pub(crate) async fn what_is_missing(&self) -> Option<String> {
-        let statuses = self.statuses().await;
+        let mut statuses = self.statuses().await;
+        statuses.truncate(self.members);
         let silent = statuses.iter().position(Option::is_none);
         if let Some(at) = silent {
             return Some(format!("n{} does not answer", at + 1));

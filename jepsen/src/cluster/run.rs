@@ -36,6 +36,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(120);
 const PROOF_MAX: Duration = Duration::from_secs(12);
 /// By how much bounds of log and history may be made smaller.
 const SHRINKS: [u64; 4] = [1, 100, 300, 1_000];
+/// How many nodes stand by where the cluster is to grow.
+const SPARES: usize = 2;
 /// How often the keeper looks at the nodes.
 const KEEP: Duration = Duration::from_millis(50);
 /// Between two looks at something that is waited for.
@@ -89,6 +91,7 @@ fn perform(
     let wanted = settings.kinds.clone();
     let with_disks =
         wanted.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.need() == Some(Need::Disks)));
+    let with_spares = wanted.as_ref().is_none_or(|kinds| kinds.contains(&Kind::Resize));
     // Swarm testing: snapshots every few seconds in one run, none in another.
     let shrink = SHRINKS[StdRng::seed_from_u64(own_seed(settings, name)).random_range(0..SHRINKS.len())];
     if shrink > 1 {
@@ -98,6 +101,7 @@ fn perform(
         binary: settings.binary.clone(),
         folder: folder.path().into(),
         nodes: settings.nodes,
+        spares: if with_spares { SPARES } else { 0 },
         number,
         shrink,
         with_disks,
@@ -193,6 +197,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
         faults: faults.clone(),
         runtime: Handle::current(),
         failures: Mutex::default(),
+        counts: Mutex::default(),
         is_over: Arc::clone(&scene.is_over),
         patience: PROOF_MAX,
     });
@@ -217,6 +222,7 @@ async fn play_all(scene: &Scene, workload: &mut dyn Workload, report: &mut Repor
         sight,
         left: nodes.left(),
         panics: nodes.panics(),
+        counts: field.counts.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         failures: std::mem::take(&mut *field.failures.lock().unwrap_or_else(PoisonError::into_inner)),
         worked,
         repeat: format!("{} --workload {}", settings.repeat, workload.name()),
@@ -289,7 +295,7 @@ async fn make_cluster(nodes: &Nodes) -> Result<(), Trouble> {
     let wrong = |error: ClientError| Trouble(format!("no cluster: {error}"));
     let first = Client::new(&nodes.all[0].public.to_string(), limits).map_err(wrong)?;
     first.call(InitClusterRequest::default()).await.map_err(wrong)?;
-    for node in &nodes.all[1..] {
+    for node in &nodes.members()[1..] {
         let client = Client::new(&node.public.to_string(), limits).map_err(wrong)?;
         client.call(ClusterStatusRequest {}).await.map_err(wrong)?;
         let ask = AddNodeRequest { address: node.cluster.to_string(), ..AddNodeRequest::default() };

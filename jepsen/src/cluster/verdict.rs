@@ -23,6 +23,8 @@ pub(crate) struct Evidence {
     /// Kinds that had to act once at least.
     pub(crate) asked: Vec<Kind>,
     pub(crate) sight: Sight,
+    /// What nemeses count beside the faults.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) left: Vec<Left>,
     pub(crate) panics: Vec<String>,
     /// Broken promises that nemeses themselves saw.
@@ -70,6 +72,9 @@ impl Evidence {
             } else {
                 report.figure(name, count);
             }
+        }
+        for (name, count) in &self.counts {
+            report.figure(*name, *count);
         }
         let mut recoveries: Vec<Duration> = self.faults.iter().filter_map(|fault| fault.recovery).collect();
         recoveries.sort_unstable();

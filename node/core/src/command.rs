@@ -255,6 +255,14 @@ pub enum Command {
     ChangeSettings(Vec<Change>),
     /// Whether the nodes' disks have room for new runs (PROTOCOL 6.12). Made by a leader.
     Disks(Option<FullDisk>),
+    /// A member is about to be taken out (PROTOCOL 2.7). Made by a leader before it changes the membership, so that a repeat
+    /// can be told that it is done.
+    MemberGoes {
+        /// Its id.
+        node: NodeId,
+        /// Its label.
+        name: String,
+    },
 }
 
 /// What becomes of a cluster that begins anew (PROTOCOL 6.10).
@@ -262,6 +270,8 @@ pub enum Command {
 pub struct Refound {
     /// Its new id, so that no node of the old one can come back to it.
     pub cluster: u64,
+    /// The last entry of the old one that is in the state: the new one begins far behind it.
+    pub last: LogIndex,
     /// Whether schedules and backfills go on by themselves.
     pub schedules: After,
     /// Whether the runs that had not finished go on.

@@ -189,7 +189,7 @@ fn every_kind_of_command_is_drawn() {
     assert_eq!(drawn, (0..KINDS).collect());
 }
 
-const KINDS: u32 = 49;
+const KINDS: u32 = 50;
 
 fn kind(command: &Command) -> u32 {
     match command {
@@ -242,5 +242,6 @@ fn kind(command: &Command) -> u32 {
         Command::Retain(_) => 46,
         Command::ChangeSettings(_) => 47,
         Command::Disks(_) => 48,
+        Command::MemberGoes { .. } => 49,
     }
 }

@@ -2,7 +2,7 @@
 
 use matins_core::command::Command;
 use matins_core::mutation::{Mutation, planted};
-use matins_core::state::{State, TimerKey};
+use matins_core::state::{CheckpointRow, State, TimerKey};
 use matins_core::time::{Millis, Timestamp};
 
 /// Timers that one command fires. Each may touch a task and what follows it.
@@ -53,5 +53,10 @@ pub fn checkpoint(state: &State, now: Timestamp, log_bytes: u64) -> Option<Comma
 pub fn next_checkpoint(state: &State) -> Timestamp {
     // A cluster that never made one counts from its first leader.
     let leader = state.cluster.leader.as_ref().map_or(state.now, |leader| leader.since);
+    // A node was replaced or taken out: perhaps there is a majority now, and every task waits for it.
+    let is_hoped_for = |row: &&CheckpointRow| row.is_split && state.cluster.members.0 > row.index;
+    if state.cluster.checkpoint.as_ref().is_some_and(|row| is_hoped_for(&row)) {
+        return state.now;
+    }
     state.cluster.checkpoint.as_ref().map_or(leader, |row| row.at) + CHECKPOINT_EVERY
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use matins_core::command::Proposal;
 use matins_core::history::RetiredRun;
-use matins_core::id::{Digest, ExecutorId, NodeId, RunId, ScheduleId, WorkflowName};
+use matins_core::id::{Digest, ExecutorId, NodeId, RunId, ScheduleId};
 use matins_core::state::Settings;
 use matins_core::time::Timestamp;
 use matins_core::{Refusal, State};
@@ -29,10 +29,11 @@ use crate::metrics::{Bound, DoorCounts};
 use crate::raft::{BlobError, Consensus, HeardStatus, InitError, Member, ProposeError, ReadError};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History as RunsInHistory, HistoryError, LogPiece, LogPieces,
-    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel,
-    TailAsk, Unanswered,
+    LogSource, LogStream, LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun,
+    PastRuns, SupportedLevel, TailAsk, Unanswered,
 };
 use crate::store::StoreError;
+use crate::store::history::Among;
 use crate::system::{boot_time, connect};
 
 /// A member that was not heard for so long is not reachable.
@@ -188,7 +189,7 @@ impl Cluster for ClusterDoor {
         })
     }
 
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError> {
         members::change(&self.consensus, ask).await
     }
 
@@ -211,12 +212,15 @@ impl RunsInHistory for History {
     async fn runs_before(
         &self,
         before: RunId,
-        workflow: Option<&WorkflowName>,
+        among: &Among,
         limit: usize,
-    ) -> Result<Vec<RetiredRun>, HistoryError> {
-        let workflow = workflow.map(ToString::to_string);
-        let runs = Self::runs_before(self, before, workflow.as_deref(), limit).await;
+    ) -> Result<PastRuns, HistoryError> {
+        let runs = Self::runs_before(self, before, among, limit).await;
         runs.map_err(|error| HistoryError(error_chain(&error)))
+    }
+
+    fn has_later_retry(&self, root: RunId, run: RunId) -> Result<bool, HistoryError> {
+        Self::has_later_retry(self, root, run).map_err(|error| HistoryError(error_chain(&error)))
     }
 
     async fn runs_for(

@@ -17,7 +17,7 @@ use tonic_types::StatusExt as _;
 use super::door::CONNECT_WITHIN;
 use crate::history::error_chain;
 use crate::raft::{ChangeError, Consensus, Member, MemberChange, TransferError};
-use crate::serve::cluster::{MembersAsk, MembershipError, Unanswered};
+use crate::serve::cluster::{MembersAsk, MembersChanged, MembershipError, Unanswered};
 use crate::system::connect;
 
 /// How long a new leader may take to be ready, when the old one had to give up its lead first.
@@ -25,19 +25,23 @@ const NEW_LEADER_WITHIN: Duration = Duration::from_secs(5);
 /// Between looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-type Outcome = Result<NodeId, MembershipError>;
+type Outcome = Result<MembersChanged, MembershipError>;
 
 /// Changes the membership here, if this node leads, or through the leader.
 pub(super) async fn change(consensus: &Consensus, ask: MembersAsk) -> Outcome {
     let MembersAsk { request, add, remove, force } = ask.clone();
     match consensus.change_members(&request, MemberChange { add, remove, force }).await {
-        Ok(node) => Ok(node),
+        Ok(node) => Ok(MembersChanged { node, voters: consensus.members().voters().len() as u32 }),
         Err(ChangeError::NotLeader { leader: Some((_, leader)) }) => change_at(&leader, &ask).await,
         Err(ChangeError::NotLeader { leader: None }) => Err(Unanswered::NotReady.into()),
         // The leader is to go: another one leads first, and takes this one out.
         Err(ChangeError::Leads) => {
             hand_over(consensus, None).await?;
-            at_next(consensus, Ask::Change(&ask)).await
+            let again = |leader: Member| {
+                let ask = ask.clone();
+                async move { change_at(&leader, &ask).await }
+            };
+            at_next(consensus, again).await
         }
         Err(ChangeError::Busy) => Err(MembershipError::Busy),
         Err(ChangeError::NoMember(text)) => Err(MembershipError::NoMember(text)),
@@ -53,11 +57,15 @@ pub(super) async fn change(consensus: &Consensus, ask: MembersAsk) -> Outcome {
 
 /// Hands the lead over from here, if this node leads, or asks the leader to. Where a third node missed the heartbeats on its
 /// own and was elected first, that one is asked again.
-pub(super) async fn hand_over(consensus: &Consensus, to: Option<&str>) -> Outcome {
+pub(super) async fn hand_over(consensus: &Consensus, to: Option<&str>) -> Result<NodeId, MembershipError> {
     match consensus.hand_over(to).await {
         Ok(node) => match to {
             Some(to) if consensus.members().find(to) != Some(node) => {
-                at_next(consensus, Ask::HandOver(to)).await
+                let again = |leader: Member| {
+                    let to = to.to_owned();
+                    async move { hand_over_at(&leader, Some(&to)).await }
+                };
+                at_next(consensus, again).await
             }
             Some(_) | None => Ok(node),
         },
@@ -69,23 +77,18 @@ pub(super) async fn hand_over(consensus: &Consensus, to: Option<&str>) -> Outcom
     }
 }
 
-/// What another node is asked.
-#[derive(Clone, Copy)]
-enum Ask<'a> {
-    Change(&'a MembersAsk),
-    HandOver(&'a str),
-}
-
 /// Asks the leader that has just taken over, once it is ready.
-async fn at_next(consensus: &Consensus, ask: Ask<'_>) -> Outcome {
+async fn at_next<T, F>(consensus: &Consensus, ask: impl Fn(Member) -> F) -> Result<T, MembershipError>
+where
+    F: Future<Output = Result<T, MembershipError>>,
+{
     let deadline = Instant::now() + NEW_LEADER_WITHIN;
     loop {
         let leader = consensus.leader().borrow().leader.clone();
         let leader = leader.filter(|(node, _)| *node != consensus.node());
-        let outcome = match (leader, ask) {
-            (Some((_, leader)), Ask::Change(ask)) => change_at(&leader, ask).await,
-            (Some((_, leader)), Ask::HandOver(to)) => hand_over_at(&leader, Some(to)).await,
-            (None, _) => Err(Unanswered::NotReady.into()),
+        let outcome = match leader {
+            Some((_, leader)) => ask(leader).await,
+            None => Err(Unanswered::NotReady.into()),
         };
         match outcome {
             // Busy: the membership it found is not committed in its own term yet, or a joint one is being finished.
@@ -99,7 +102,7 @@ async fn at_next(consensus: &Consensus, ask: Ask<'_>) -> Outcome {
     }
 }
 
-async fn hand_over_at(leader: &Member, to: Option<&str>) -> Outcome {
+async fn hand_over_at(leader: &Member, to: Option<&str>) -> Result<NodeId, MembershipError> {
     let node = to.unwrap_or_default().to_owned();
     let request = v1::TransferLeaderRequest { node, ..v1::TransferLeaderRequest::default() };
     let answer = client(leader).await?.transfer_leader(request).await.map_err(said)?;
@@ -109,22 +112,25 @@ async fn hand_over_at(leader: &Member, to: Option<&str>) -> Outcome {
 async fn change_at(leader: &Member, ask: &MembersAsk) -> Outcome {
     let mut leader = client(leader).await?;
     let (request_id, force) = (ask.request.to_string(), ask.force.clone());
-    let node = match (ask.add.clone(), ask.remove.clone()) {
+    let (node, voters) = match (ask.add.clone(), ask.remove.clone()) {
         (Some(address), None) => {
             let request = v1::AddNodeRequest { request_id, not_after: None, address };
-            leader.add_node(request).await.map_err(said)?.into_inner().node
+            let answer = leader.add_node(request).await.map_err(said)?.into_inner();
+            (answer.node, answer.voters)
         }
         (Some(address), Some(node)) => {
             let request = v1::ReplaceNodeRequest { request_id, not_after: None, node, address, force };
-            leader.replace_node(request).await.map_err(said)?.into_inner().node
+            let answer = leader.replace_node(request).await.map_err(said)?.into_inner();
+            (answer.node, answer.voters)
         }
         (None, node) => {
             let node = node.unwrap_or_default();
             let request = v1::RemoveNodeRequest { request_id, not_after: None, node, force };
-            leader.remove_node(request).await.map_err(said)?.into_inner().node
+            let answer = leader.remove_node(request).await.map_err(said)?.into_inner();
+            (answer.node, answer.voters)
         }
     };
-    node_of(&node)
+    Ok(MembersChanged { node: node_of(&node)?, voters })
 }
 
 async fn client(leader: &Member) -> Result<ClusterClient<Channel>, MembershipError> {
@@ -134,7 +140,7 @@ async fn client(leader: &Member) -> Result<ClusterClient<Channel>, MembershipErr
     Ok(ClusterClient::new(channel.map_err(not_ready)?))
 }
 
-fn node_of(text: &str) -> Outcome {
+fn node_of(text: &str) -> Result<NodeId, MembershipError> {
     text.parse().map_err(|error| {
         MembershipError::NotAdmitted(format!("the leader answered with a strange node id: {error}"))
     })

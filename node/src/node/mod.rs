@@ -13,6 +13,7 @@ mod ports;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -387,6 +388,10 @@ impl crate::execute::Blobs for BlobDoor {
 impl Blocks for BlobDoor {
     async fn block(&self, digest: Digest) -> Result<Bytes, String> {
         self.consensus.get_blob(digest).await.map_err(|error| error_chain(&error))
+    }
+
+    async fn part(&self, digest: Digest, place: Range<usize>) -> Option<Bytes> {
+        self.consensus.part_of_blob(digest, place).await
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -77,6 +77,13 @@ impl ExecutorProcessConfig {
         if self.join.is_empty() {
             faults.push("it joins nobody; give the cluster port of a node with `--join HOST:PORT`".into());
         }
+        let told = self.address.clone().unwrap_or_else(|| self.listen.to_string());
+        if let Some(far) = self.join.iter().find(|node| !is_here(node)).filter(|_| is_here(&told)) {
+            faults.push(format!(
+                "the node at {far} would look for its logs at {told}, which is another machine there; give \
+                 `--listen IP:PORT --insecure` with an address that all nodes reach"
+            ));
+        }
         if self.executor.slots == 0 {
             faults.push("an executor needs one slot at least".into());
         }
@@ -85,6 +92,13 @@ impl ExecutorProcessConfig {
         }
         faults
     }
+}
+
+/// Whether `HOST:PORT` means the machine that asks, whichever that is.
+fn is_here(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A running executor that belongs to no node.
@@ -372,5 +386,40 @@ impl OpenLogs for Nodes {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::execute::TaskEnvironment;
+
+    #[test]
+    fn nodes_elsewhere_must_be_able_to_read_its_logs() {
+        let config = |join: &str, listen: &str, advertise: Option<&str>| ExecutorProcessConfig {
+            data_dir: "/var/lib/matins-executor".into(),
+            name: "tasks".into(),
+            join: vec![join.into()],
+            listen: listen.parse().unwrap(),
+            address: advertise.map(Into::into),
+            is_insecure: true,
+            executor: ExecutorSettings {
+                slots: 1,
+                labels: BTreeMap::new(),
+                environment: TaskEnvironment::default(),
+                cgroup: None,
+            },
+        };
+        let near = ["127.0.0.1:7071", "[::1]:7071", "localhost:7071"];
+        assert!(near.iter().all(|node| config(node, "127.0.0.1:7072", None).faults().is_empty()));
+        let faults = config("10.0.0.1:7071", "127.0.0.1:7072", None).faults();
+        assert!(
+            matches!(&faults[..], [fault] if fault.contains("10.0.0.1:7071") && fault.contains("--listen"))
+        );
+        assert!(!config("n1:7071", "0.0.0.0:7072", Some("127.0.0.1:7072")).faults().is_empty());
+        assert_eq!(config("n1:7071", "10.0.0.4:7072", None).faults(), [""; 0]);
+        assert_eq!(config("n1:7071", "0.0.0.0:7072", Some("tasks:7072")).faults(), [""; 0]);
     }
 }

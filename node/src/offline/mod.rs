@@ -10,6 +10,8 @@ mod found;
 mod look;
 mod recover;
 mod restore;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -46,6 +48,14 @@ pub enum OfflineError {
     /// There is nothing to go on from.
     #[error("`{}` belongs to no cluster: there is nothing in it to recover", .0.display())]
     Nothing(PathBuf),
+    /// A recovery that was cut short treats the schedules in another way.
+    #[error("a recovery of `{}` was begun that {} its schedules", root.display(), if *is_held { "holds" } else { "goes on with" })]
+    BegunOtherwise {
+        /// The directory.
+        root: PathBuf,
+        /// Whether the schedules are held in it.
+        is_held: bool,
+    },
     /// The state in the backup is of another release.
     #[error("the state is of a form that this release does not know")]
     Unreadable,
@@ -63,6 +73,7 @@ impl OfflineError {
             Self::Nothing(_) => {
                 "look for the directory of a node that was a member: `matins cluster check DIR` tells"
             }
+            Self::BegunOtherwise { .. } => "repeat it with the options that it was begun with",
             Self::Unreadable => "use the release that made it, or a later one",
         }
     }

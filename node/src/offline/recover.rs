@@ -17,7 +17,7 @@ use super::look::{Look, opened};
 use crate::raft::replay::{Replayed, replay};
 use crate::store::blobs::Blobs;
 use crate::store::files::Files;
-use crate::store::marker::{self, DataDir, MarkerError};
+use crate::store::marker::{self, DataDir, Marker, MarkerError};
 use crate::system;
 
 /// Marks a directory in which a recovery was cut short; the next one goes on.
@@ -67,14 +67,17 @@ pub fn plan(root: &Path) -> Result<Plan, OfflineError> {
     })
 }
 
-/// Makes the directory that of a new cluster's only node, and gives the new cluster's id.
+/// Makes the directory that of a new cluster's only node, and gives the new cluster's id. One that was cut short is brought
+/// to its end.
 pub fn recover(root: &Path, schedules: After) -> Result<u64, OfflineError> {
-    let files = system::disk();
-    let dir = DataDir::open_again(Arc::clone(&files), root, LEVEL.into(), CUT_SHORT)?;
-    if dir.marker().cluster.is_none() {
-        return Err(OfflineError::Nothing(root.into()));
-    }
-    let (snapshots, log) = opened(&files, root)?;
+    recover_on(&system::disk(), root, schedules)
+}
+
+pub(super) fn recover_on(files: &Arc<dyn Files>, root: &Path, schedules: After) -> Result<u64, OfflineError> {
+    let dir = DataDir::open_again(Arc::clone(files), root, LEVEL.into(), CUT_SHORT)?;
+    let Marker { cluster, stopped, .. } = dir.marker();
+    let lost = cluster.ok_or_else(|| OfflineError::Nothing(root.into()))?;
+    let (snapshots, log) = opened(files, root)?;
     let mut blocks: Vec<(Digest, Vec<u8>)> = Vec::new();
     let mut keep = |_: &State, effect: &Effect| {
         if let Effect::Block { digest, bytes } = effect {
@@ -83,18 +86,30 @@ pub fn recover(root: &Path, schedules: After) -> Result<u64, OfflineError> {
     };
     let Replayed { mut state, last, .. } = replay(snapshots.newest().as_ref(), &log, &mut keep)?;
     let last = last.ok_or_else(|| OfflineError::Nothing(root.into()))?;
-    let blobs = Blobs::open(Arc::clone(&files), &root.join("blobs"))?;
+    let blobs = Blobs::open(Arc::clone(files), &root.join("blobs"))?;
     for (digest, bytes) in blocks.iter().filter(|(digest, _)| !blobs.has(digest)) {
         let written = blobs.put(bytes)?;
         debug_assert_eq!(written, *digest, "a block is named by what it holds");
     }
     drop((snapshots, log));
+    // The state that the new cluster begins with is there already: of what was before it, the log may be gone.
+    let begun =
+        state.cluster.refounded.clone().filter(|_| stopped.is_some() && state.cluster.id != Some(lost.0));
+    if let Some(begun) = begun {
+        if begun.is_held != (schedules == After::Ends) {
+            return Err(OfflineError::BegunOtherwise { root: root.into(), is_held: begun.is_held });
+        }
+        let cluster = state.cluster.id.unwrap_or(0);
+        found(files, &dir, state, last.term)?;
+        return Ok(cluster);
+    }
     let cluster = draw_cluster();
     // Its executors may still run what they were lent: the new leader times their sessions as any other (PROTOCOL 5.3).
     let (runs, executors) = (After::GoesOn, After::GoesOn);
-    begin_anew(&mut state, Refound { cluster, schedules, runs, executors })?;
+    let refound = Refound { cluster, last: state.index, schedules, runs, executors };
+    begin_anew(&mut state, refound)?;
     // Until the last step nothing may start in it: half of it is of the old cluster.
     dir.stop(CUT_SHORT)?;
-    found(&files, &dir, state, last.term)?;
+    found(files, &dir, state, last.term)?;
     Ok(cluster)
 }

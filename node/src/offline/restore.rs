@@ -5,21 +5,23 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use matins_core::State;
 use matins_core::command::{After, Refound};
 use matins_core::id::{Digest, NodeId};
-use matins_core::{LEVEL, State};
 use rand::Rng as _;
 
 use super::OfflineError;
 use super::found::{begin_anew, draw_cluster, found};
 use crate::raft::named;
+use crate::store::StoreError;
 use crate::store::backup::{Head, Part, Scan, Totals, read_frame};
 use crate::store::blobs::{BlobWriter, Blobs};
-use crate::store::marker::{DataDir, Expected};
+use crate::store::files::Files;
+use crate::store::marker::{self, DataDir};
 use crate::system;
 
-/// Marks a directory in which a restore was cut short.
-const CUT_SHORT: &str = "a restore into it was cut short; empty it and restore again";
+/// Marks a directory in which a restore was cut short; the next one begins anew in it.
+const CUT_SHORT: &str = "a restore into it was cut short; run `matins cluster restore` again";
 
 /// What a backup was found to hold.
 #[derive(Clone, Debug)]
@@ -57,32 +59,65 @@ pub fn read_backup(backup: impl Read, progress: &mut dyn FnMut(u64)) -> Result<C
     read(backup, None, progress).map(|(contents, _)| contents)
 }
 
-/// Makes `root`, which is empty or not there, the directory of a new cluster's first node.
+/// Makes `root`, which is empty or not there, the directory of a new cluster's first node. One in which a restore was cut
+/// short will do: nothing of that counts.
 pub fn restore(
     backup: impl Read,
     root: &Path,
-    (schedules, runs): (After, After),
+    after: (After, After),
     progress: &mut dyn FnMut(u64),
 ) -> Result<Restored, OfflineError> {
-    let files = system::disk();
-    if root.exists() && std::fs::read_dir(root).is_ok_and(|mut names| names.next().is_some()) {
-        return Err(OfflineError::NotEmpty(root.into()));
-    }
-    let expected = Expected { node: None, cluster: None, level_max: LEVEL.into() };
+    restore_on(&system::disk(), backup, root, (after, progress))
+}
+
+pub(super) fn restore_on(
+    files: &Arc<dyn Files>,
+    backup: impl Read,
+    root: &Path,
+    ((schedules, runs), progress): ((After, After), &mut dyn FnMut(u64)),
+) -> Result<Restored, OfflineError> {
+    must_be_free(&**files, root)?;
     let draw = || NodeId(system::random().random_range(1..=u64::from(u32::MAX)));
-    let dir = DataDir::open(Arc::clone(&files), root, expected, draw)?;
-    dir.stop(CUT_SHORT)?;
-    let blobs = Blobs::open(Arc::clone(&files), &root.join("blobs"))?;
+    let dir = DataDir::fill(Arc::clone(files), root, CUT_SHORT, draw)?;
+    // The one that was cut short may have been of another backup. Its blobs go when the node finds that nothing names them.
+    for part in ["snapshots", "log"] {
+        empty(&**files, &root.join(part))?;
+    }
+    let blobs = Blobs::open(Arc::clone(files), &root.join("blobs"))?;
     let (contents, mut state) = read(backup, Some(&blobs), progress)?;
     let cluster = draw_cluster();
-    begin_anew(&mut state, Refound { cluster, schedules, runs, executors: After::Ends })?;
+    let refound = Refound { cluster, last: state.index, schedules, runs, executors: After::Ends };
+    begin_anew(&mut state, refound)?;
     let held = match schedules {
         After::Ends => state.workflows.iter().filter(|(_, row)| row.paused_at == Some(state.now)).count(),
         After::GoesOn => 0,
     };
     let cancelled = if runs == After::Ends { contents.live_runs } else { 0 };
-    found(&files, &dir, state, 1)?;
+    found(files, &dir, state, 1)?;
     Ok(Restored { contents, cluster, node: dir.marker().node, held, cancelled })
+}
+
+/// Refuses a directory that holds anything but what a restore left that was cut short.
+fn must_be_free(files: &dyn Files, root: &Path) -> Result<(), OfflineError> {
+    if let Some(marker) = marker::look(files, root)? {
+        let is_left = marker.stopped.as_deref() == Some(CUT_SHORT);
+        return if is_left { Ok(()) } else { Err(OfflineError::NotEmpty(root.into())) };
+    }
+    // Folders too, which the store's own eye does not see.
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let mut names = entries.map(|entry| entry.file_name());
+    let is_strange = names.any(|name| !name.to_str().is_some_and(marker::is_of_a_first_start));
+    if is_strange { Err(OfflineError::NotEmpty(root.into())) } else { Ok(()) }
+}
+
+/// Removes all files of a folder, which need not be there.
+fn empty(files: &dyn Files, folder: &Path) -> Result<(), StoreError> {
+    files.create_dir(folder).map_err(StoreError::io("create", folder))?;
+    for name in files.list(folder).map_err(StoreError::io("list", folder))? {
+        let path = folder.join(name);
+        files.remove(&path).map_err(StoreError::io("remove", &path))?;
+    }
+    files.sync_dir(folder).map_err(StoreError::io("sync", folder))
 }
 
 /// Reads all frames; blobs go to `blobs`, if there are any to take them.

@@ -3,6 +3,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -205,6 +206,13 @@ impl Consensus {
         let blobs = Arc::clone(&inner.blobs);
         let read = blocking(move || blobs.get(&digest)).await;
         read?.map(Bytes::from).ok_or(BlobError::Lost(digest))
+    }
+
+    /// Some bytes of a blob that is here, not held to its name. `None`: it is not here, or cannot be read.
+    pub async fn part_of_blob(&self, digest: Digest, place: Range<usize>) -> Option<Bytes> {
+        let blobs = Arc::clone(&self.inner().blobs);
+        let read = move || blobs.read(&digest, place.start as u64, place.len() as u64);
+        blocking(read).await.ok().flatten().map(Bytes::from)
     }
 
     /// Every blob that a state and its history name, held for a day. Blocks that this node lacks are fetched first.

@@ -118,6 +118,7 @@ impl Consensus {
         if plan.is_done(&self.members()) {
             return Ok(plan.answer());
         }
+        self.remember(&plan.goes).await?;
         if let Some((node, member)) = plan.comes.clone() {
             let address = member.cluster_address.clone();
             let added = self.inner().raft.add_learner(node.0, member, false).await;
@@ -143,18 +144,21 @@ impl Consensus {
     async fn plan(&self, change: &MemberChange) -> Result<Plan, ChangeError> {
         let members = self.members();
         let mut goes = BTreeMap::new();
-        let mut named = None;
+        let (mut named, mut went) = (None, None);
         if let Some(text) = &change.remove {
             match members.find(text) {
                 Some(node) => named = Some(node),
                 // A replacement that was done before: the one is gone, the other votes.
                 None if change.add.is_some() => {}
-                None => return Err(ChangeError::NoMember(text.clone())),
+                None => went = Some(self.gone_before(text)?),
             }
         }
         goes.extend(named.map(|node| (node, members.nodes[&node].clone())));
         for text in &change.force {
-            let node = members.find(text).ok_or_else(|| ChangeError::NoMember(text.clone()))?;
+            let Some(node) = members.find(text) else {
+                self.gone_before(text)?;
+                continue;
+            };
             if Some(node) != named {
                 self.must_be_dead(node, &members.nodes[&node]).await?;
                 goes.insert(node, members.nodes[&node].clone());
@@ -168,6 +172,7 @@ impl Consensus {
             None => None,
         };
         if named.is_none()
+            && went.is_none()
             && let Some(gone) = change.remove.as_ref()
             && !comes.as_ref().is_some_and(|(node, _)| members.voters().contains(node))
         {
@@ -176,7 +181,29 @@ impl Consensus {
         let mut voters = members.voters();
         voters.retain(|node| !goes.contains_key(node));
         voters.extend(comes.as_ref().map(|(node, _)| *node));
-        Ok(Plan { comes, goes, voters })
+        Ok(Plan { comes, goes, went, voters })
+    }
+
+    /// One that is no member any more because it was taken out: whoever repeats that hears that it is done. A name that never
+    /// was one is refused.
+    fn gone_before(&self, text: &str) -> Result<NodeId, ChangeError> {
+        let state = self.state();
+        let mut goers = state.cluster.goers.iter().rev();
+        let found = goers.find(|(node, name)| name == text || node.to_string() == text);
+        found.map(|(node, _)| *node).ok_or_else(|| ChangeError::NoMember(text.to_owned()))
+    }
+
+    /// Notes who goes before they do: a leader that dies behind the change could not note it any more.
+    async fn remember(&self, goes: &BTreeMap<NodeId, Member>) -> Result<(), ChangeError> {
+        for (node, member) in goes {
+            let command = Command::MemberGoes { node: *node, name: member.name.clone() };
+            let told = self.propose(Proposal { request: None, leadership: None, command }).await;
+            if let Err(error) = told {
+                let leads = self.leader().borrow().leading.is_some();
+                return Err(if leads { ChangeError::Failed(error.to_string()) } else { self.not_leader() });
+            }
+        }
+        Ok(())
     }
 
     async fn must_be_dead(&self, node: NodeId, member: &Member) -> Result<(), ChangeError> {
@@ -398,6 +425,8 @@ impl Consensus {
 struct Plan {
     comes: Option<(NodeId, Member)>,
     goes: BTreeMap<NodeId, Member>,
+    /// One that was to go and had gone before.
+    went: Option<NodeId>,
     /// Who votes afterwards.
     voters: BTreeSet<NodeId>,
 }
@@ -409,7 +438,7 @@ impl Plan {
     }
 
     fn answer(&self) -> NodeId {
-        let went = self.goes.keys().next().copied();
+        let went = self.went.or_else(|| self.goes.keys().next().copied());
         self.comes.as_ref().map(|(node, _)| *node).or(went).unwrap_or_default()
     }
 }

@@ -11,9 +11,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use matins_core::command::Proposal;
 use matins_core::history::RetiredRun;
-use matins_core::id::{
-    Digest, ExecutorId, Fence, LogIndex, NodeId, RequestId, RunId, ScheduleId, WorkflowName,
-};
+use matins_core::id::{Digest, ExecutorId, Fence, LogIndex, NodeId, RequestId, RunId, ScheduleId};
 use matins_core::state::RunState;
 use matins_core::time::Timestamp;
 use matins_core::{Answer, Refusal, State};
@@ -23,6 +21,7 @@ pub use crate::disk::DiskUse;
 use tokio::sync::watch;
 
 pub use crate::raft::SupportedLevel;
+use crate::store::history::Among;
 
 /// What a proposal was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,15 +144,23 @@ pub trait Cluster: Send + Sync + 'static {
     /// Makes a cluster of this node alone, and answers with its id (PROTOCOL 2.7).
     async fn init(&self) -> Result<u64, MembershipError>;
 
-    /// Changes who belongs to the cluster; answers when that is committed, with the node that came or else the one that
-    /// went. A repeat under the same request id joins the first.
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError>;
+    /// Changes who belongs to the cluster; answers when that is committed. A repeat under the same request id joins the first.
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError>;
 
     /// Makes another voter the leader, that with this id or name or the one least behind; answers when it leads.
     async fn hand_over(&self, to: Option<&str>) -> Result<NodeId, MembershipError>;
 
     /// Asks all members whether they support this feature level; without one, how far they all do (PROTOCOL 6.9).
     async fn supported_level(&self, level: Option<u16>) -> Result<SupportedLevel, MembershipError>;
+}
+
+/// What a change of the membership came to, by the word of the leader that made it: the node that is asked may lag behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MembersChanged {
+    /// The node that came, or else the one that went.
+    pub node: NodeId,
+    /// How many vote now.
+    pub voters: u32,
 }
 
 /// Who is to come to the cluster and who is to go. Both is a replacement.
@@ -236,13 +243,12 @@ pub trait History: Send + Sync + 'static {
     /// One run; `None` if it is not there.
     async fn run(&self, run: RunId) -> Result<Option<RetiredRun>, HistoryError>;
 
-    /// Runs with ids below `before`, the newest first, `limit` at most, of one workflow if it is named.
-    async fn runs_before(
-        &self,
-        before: RunId,
-        workflow: Option<&WorkflowName>,
-        limit: usize,
-    ) -> Result<Vec<RetiredRun>, HistoryError>;
+    /// Runs with ids below `before`, the newest first, `limit` at most.
+    async fn runs_before(&self, before: RunId, among: &Among, limit: usize)
+    -> Result<PastRuns, HistoryError>;
+
+    /// Whether a later run than this one is in the same chain of retries, which `root` begins.
+    fn has_later_retry(&self, root: RunId, run: RunId) -> Result<bool, HistoryError>;
 
     /// Runs of a schedule for logical times from the first to the last of these, both included.
     async fn runs_for(
@@ -262,6 +268,15 @@ pub trait History: Send + Sync + 'static {
 
     /// Whether this node still fetches blocks, so that runs may be missing.
     fn is_incomplete(&self) -> bool;
+}
+
+/// A page of finished runs, by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PastRuns {
+    /// The newest first. There may be none although more follow.
+    pub runs: Vec<RetiredRun>,
+    /// It goes on with runs below this one; `None` if this is all.
+    pub next: Option<RunId>,
 }
 
 /// A finished run, as far as a backfill asks.

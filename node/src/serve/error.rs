@@ -18,6 +18,11 @@ use super::cluster::{HistoryError, MembershipError, Unanswered};
 /// The least time to wait before asking again, where waiting helps.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
+/// Bytes of a message, and of all violations that a status carries. A status travels as a header, and HTTP/2 clients give up
+/// on more than 16 KiB of these: they would hear nothing at all. Message and details count there up to three times.
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
+const FIELDS_BYTES_MAX: usize = 5 << 10;
+
 /// An error of the public API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError(Box<Parts>);
@@ -293,8 +298,20 @@ impl From<ApiError> for Status {
             metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         info.extend(hint.map(|hint| (HINT.to_owned(), hint)));
         let mut details = ErrorDetails::with_error_info(reason.as_str_name(), ERROR_DOMAIN, info);
+        let message = cut(message, MESSAGE_BYTES_MAX);
+        let (mut room, mut left_out) = (FIELDS_BYTES_MAX, 0);
         for (field, what) in fields {
+            let what = cut(what, MESSAGE_BYTES_MAX);
+            let bytes = field.len() + what.len();
+            if bytes > room {
+                left_out += 1;
+                continue;
+            }
+            room -= bytes;
             details.add_bad_request_violation(field, what);
+        }
+        if left_out > 0 {
+            details.add_bad_request_violation("", format!("and {left_out} more"));
         }
         if reason.code() == tonic::Code::FailedPrecondition {
             details.add_precondition_failure_violation(reason.as_str_name(), subject, message.clone());
@@ -304,4 +321,13 @@ impl From<ApiError> for Status {
         }
         Self::with_error_details(reason.code(), message, details)
     }
+}
+
+/// The beginning of a text, marked as such if it is not all of it.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('\u{2026}');
+    }
+    text
 }

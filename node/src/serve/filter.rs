@@ -10,6 +10,8 @@ mod tests;
 
 use std::cmp::Ordering;
 
+use matins_core::id::WorkflowName;
+use matins_core::state::RunState;
 use matins_core::time::Timestamp;
 use matins_proto::v1::{Run, Workflow};
 use regex::Regex;
@@ -89,6 +91,17 @@ impl Filter {
         self.0.as_ref().is_none_or(|expr| expr.takes(&|field| run_field(run, field)))
     }
 
+    /// Whether no run of this workflow that ended in this state is meant, whatever else is known of it.
+    pub(crate) fn leaves_out(&self, workflow: &WorkflowName, state: RunState) -> bool {
+        let known = |field: &str| match field {
+            "workflow" => Some(Field::Text(workflow.to_string())),
+            "namespace" => Some(Field::Text(workflow.namespace.to_string())),
+            "state" => Some(Field::Text(state.as_str().to_owned())),
+            _ => None,
+        };
+        self.0.as_ref().is_some_and(|expr| expr.judges(&known) == Some(false))
+    }
+
     /// Whether a workflow is meant.
     pub(crate) fn takes_workflow(&self, workflow: &Workflow) -> bool {
         self.0.as_ref().is_none_or(|expr| expr.takes(&|field| workflow_field(workflow, field)))
@@ -103,6 +116,24 @@ impl Expr {
             Self::Any(parts) => parts.iter().any(|part| part.takes(field)),
             Self::Not(part) => !part.takes(field),
             Self::Is(term) => term.takes(&field(&term.field)),
+        }
+    }
+
+    /// The same where only some fields are known. `None`: the others decide.
+    fn judges(&self, known: &dyn Fn(&str) -> Option<Field>) -> Option<bool> {
+        // What one part is enough to decide, and what all of them come to otherwise.
+        let joined = |parts: &[Self], enough: bool| {
+            let judged: Vec<Option<bool>> = parts.iter().map(|part| part.judges(known)).collect();
+            if judged.contains(&Some(enough)) {
+                return Some(enough);
+            }
+            (!judged.contains(&None)).then_some(!enough)
+        };
+        match self {
+            Self::All(parts) => joined(parts, false),
+            Self::Any(parts) => joined(parts, true),
+            Self::Not(part) => part.judges(known).map(|is_meant| !is_meant),
+            Self::Is(term) => known(&term.field).map(|field| term.takes(&field)),
         }
     }
 }

@@ -196,6 +196,34 @@ impl DataDir {
         Self::held(files, root, marker, lock)
     }
 
+    /// Takes a directory for an offline step that fills it: an empty one, which it marks with `reason` from the first write on,
+    /// or one in which the same step was cut short. Everything else is refused.
+    pub fn fill(
+        files: Arc<dyn Files>,
+        root: &Path,
+        reason: &str,
+        draw: impl FnOnce() -> NodeId,
+    ) -> Result<Self, MarkerError> {
+        let not_writable = |source| MarkerError::ReadOnly { path: root.into(), source };
+        let failed = |source| MarkerError::Store { path: root.into(), source };
+        files.create_dir(root).map_err(not_writable)?;
+        let lock = take_lock(&*files, root)?;
+        probe(&*files, root).map_err(not_writable)?;
+        let path = root.join(MARKER);
+        let marker = match checked::read_whole(&*files, &path).map_err(failed)? {
+            Some(bytes) => parse(&path, &bytes).map_err(failed)?,
+            None if is_empty(&*files, root).map_err(failed)? => {
+                let stopped = Some(reason.to_owned());
+                Marker { format: FORMAT, node: draw(), cluster: None, level: 0, stopped }
+            }
+            None => return Err(MarkerError::NotOurs(root.into())),
+        };
+        if marker.stopped.as_deref() != Some(reason) {
+            return Err(MarkerError::NotOurs(root.into()));
+        }
+        Self::held(files, root, marker, lock)
+    }
+
     fn held(
         files: Arc<dyn Files>,
         root: &Path,
@@ -300,7 +328,12 @@ fn probe(files: &dyn Files, root: &Path) -> io::Result<()> {
 /// Whether there is nothing but what a first start that was cut short may have left.
 fn is_empty(files: &dyn Files, root: &Path) -> Result<bool, StoreError> {
     let names = files.list(root).map_err(StoreError::io("list", root))?;
-    Ok(names.iter().all(|name| name == LOCK || name == PROBE || name == "matins.tmp"))
+    Ok(names.iter().all(|name| is_of_a_first_start(name)))
+}
+
+/// Whether a first start that was cut short may have left it.
+pub fn is_of_a_first_start(name: &str) -> bool {
+    name == LOCK || name == PROBE || name == "matins.tmp"
 }
 
 /// The marker as text, and a checksum of its fields: one digit that the disk changed would make this another node.

@@ -251,7 +251,7 @@ impl Nemesis for Replace {
         };
         self.after = Some(status.node);
         let limits = Limits { total_max: JOIN_MAX, ..Limits::default() };
-        let others = field.nodes.all.iter().enumerate().filter(|(at, _)| *at != self.target);
+        let others = field.nodes.members().iter().enumerate().filter(|(at, _)| *at != self.target);
         let endpoints = others.map(|(_, node)| node.public.to_string()).collect::<Vec<_>>().join(",");
         // By its id, if it was known: the empty node has the same name. Else by that name, which only one voter has.
         let lost = self.before.clone().unwrap_or_else(|| node.name.clone());

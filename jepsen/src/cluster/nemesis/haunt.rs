@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use matins_core::time::BootTime;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 
 use super::{Field, Kind, Nemesis, Scope, make, newest_snapshot};
@@ -47,7 +47,7 @@ pub(crate) fn act(field: &Field, order: &Order, seed: u64, until: Instant) -> Re
         if !is_time() {
             break;
         }
-        let nodes = field.nodes.all.len();
+        let nodes = field.nodes.members().len();
         let target = random.random_range(0..nodes);
         let kinds = drawing.next(snapshots(field), &mut random);
         let mut struck = Vec::new();
@@ -83,7 +83,7 @@ enum Snapshots {
 }
 
 fn snapshots(field: &Field) -> Snapshots {
-    let are_there = field.nodes.all.iter().all(|node| newest_snapshot(&node.data_dir).is_ok());
+    let are_there = field.nodes.members().iter().all(|node| newest_snapshot(&node.data_dir).is_ok());
     if are_there { Snapshots::Everywhere } else { Snapshots::Missing }
 }
 
@@ -108,11 +108,21 @@ impl<'a> Drawing<'a> {
     /// What to do next.
     fn next(&mut self, snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
         let kinds = match self.order {
-            Order::Named(kinds) => kinds.get(self.turn % kinds.len().max(1)).copied().into_iter().collect(),
+            Order::Named(kinds) => self.named(kinds),
             Order::Mixed(kinds) => self.mix(kinds, snapshots, random),
         };
         self.turn += 1;
         kinds
+    }
+
+    /// The next one; with whoever works goes what is named behind it, if that strikes one node.
+    fn named(&mut self, kinds: &[Kind]) -> Vec<Kind> {
+        let at = |turn: usize| kinds.get(turn % kinds.len().max(1)).copied();
+        let first = at(self.turn);
+        let is_work = first.is_some_and(|kind| kind.scope() == Scope::Work);
+        let second = at(self.turn + 1).filter(|kind| is_work && kind.scope() == Scope::OneNode);
+        self.turn += usize::from(second.is_some());
+        first.into_iter().chain(second).collect()
     }
 
     fn mix(&mut self, kinds: &[Kind], snapshots: Snapshots, random: &mut StdRng) -> Vec<Kind> {
@@ -123,11 +133,24 @@ impl<'a> Drawing<'a> {
         }
         let Some(place) = self.left.iter().rposition(is_there) else { return Vec::new() };
         let first = self.left.remove(place);
-        if first.scope() == Scope::Cluster || random.random_bool(0.7) {
+        let is_alone = match first.scope() {
+            Scope::Cluster => true,
+            Scope::OneNode => random.random_bool(0.7),
+            Scope::Work => false,
+        };
+        if is_alone {
             return vec![first];
         }
         let second = self.left.iter().rposition(|kind| kind.scope() == Scope::OneNode);
-        [first].into_iter().chain(second.map(|place| self.left.remove(place))).collect()
+        let second = match second.map(|place| self.left.remove(place)) {
+            // Whoever works is not left alone: one comes twice then.
+            None if first.scope() == Scope::Work => {
+                let others = kinds.iter().filter(|kind| kind.scope() == Scope::OneNode);
+                others.copied().collect::<Vec<_>>().choose(random).copied()
+            }
+            second => second,
+        };
+        [first].into_iter().chain(second).collect()
     }
 }
 

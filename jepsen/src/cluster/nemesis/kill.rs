@@ -62,7 +62,7 @@ pub(super) struct Rolling {
 
 impl Rolling {
     pub(super) fn new(field: &Field) -> Self {
-        Self { before: field.nodes.all.iter().map(Node::pid).collect(), killed: Vec::new() }
+        Self { before: field.nodes.members().iter().map(Node::pid).collect(), killed: Vec::new() }
     }
 }
 
@@ -72,7 +72,7 @@ impl Nemesis for Rolling {
     }
 
     fn inject(&mut self, field: &Field) -> Result<(), Trouble> {
-        for (at, node) in field.nodes.all.iter().enumerate().cycle().take(ROUNDS * self.before.len()) {
+        for (at, node) in field.nodes.members().iter().enumerate().cycle().take(ROUNDS * self.before.len()) {
             if !node.stop(STOP_MAX) {
                 self.killed.push(node.name.clone());
             }
@@ -89,7 +89,7 @@ impl Nemesis for Rolling {
     }
 
     fn look(&mut self, field: &Field) -> Result<Option<String>, Trouble> {
-        let now: Vec<Option<i32>> = field.nodes.all.iter().map(Node::pid).collect();
+        let now: Vec<Option<i32>> = field.nodes.members().iter().map(Node::pid).collect();
         let are_new = now.iter().zip(&self.before).all(|(now, before)| now.is_some() && now != before);
         Ok(are_new.then(|| format!("{:?} became {now:?}", self.before)))
     }

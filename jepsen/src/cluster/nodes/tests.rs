@@ -11,7 +11,15 @@ fn left_by(number: u32, script: &str, health: DiskHealth) -> (Why, Vec<String>) 
     let binary = folder.path().join("node");
     fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
-    let plan = Plan { binary, folder: folder.path().into(), nodes: 1, number, shrink: 1, with_disks: false };
+    let plan = Plan {
+        binary,
+        folder: folder.path().into(),
+        nodes: 1,
+        spares: 0,
+        number,
+        shrink: 1,
+        with_disks: false,
+    };
     let nodes = Nodes::prepare(&plan, &mut Vec::new()).unwrap();
     nodes.all[0].blame_disk(health);
     nodes.start().unwrap();

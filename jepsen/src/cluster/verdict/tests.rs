@@ -16,6 +16,7 @@ fn evidence() -> Evidence {
         asked: vec![Kind::Pause],
         sight: Sight { acknowledged: 900, gaps: Vec::new(), leaderships: 1 },
         left: vec![Left { node: "n1".into(), why: Why::GaveUpLead }],
+        counts: BTreeMap::new(),
         panics: Vec::new(),
         failures: Vec::new(),
         worked: Duration::from_secs(30),

@@ -1,6 +1,7 @@
 //! Leadership, time and the rules of the cluster (PROTOCOL 1, 2).
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::answer::{Answer, Refusal, Stale, Thing};
@@ -9,7 +10,9 @@ use crate::effect::Effect;
 use crate::id::{ExecutorId, Leadership, LogIndex, NodeId};
 use crate::mutation::{Mutation, planted};
 use crate::state::settings::Change;
-use crate::state::{BackfillState, LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, Settings, WorkKey};
+use crate::state::{
+    BackfillState, GOERS_MAX, LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, Settings, WorkKey,
+};
 use crate::time::{Millis, Timestamp};
 
 use super::{Applied, Step, conflict};
@@ -81,6 +84,16 @@ impl Step<'_> {
         let before = self.state.cluster.settings.clone();
         let settings = changes.iter().fold(before, |settings, change| settings.with(*change));
         self.set_settings(settings)
+    }
+
+    /// A node is about to be taken out; the oldest of too many are forgotten.
+    pub(super) fn member_goes(&mut self, node: NodeId, name: String) -> Applied {
+        let goers = &mut self.state.cluster.goers;
+        goers.retain(|(goer, _)| *goer != node);
+        goers.push((node, name));
+        let too_many = goers.len().saturating_sub(GOERS_MAX);
+        goers.drain(..too_many);
+        Ok(Answer::Done)
     }
 
     /// What the leader heard of the nodes' disks (PROTOCOL 6.12). When there is room again what waited for it is looked at.

@@ -30,6 +30,11 @@ impl State {
         self.classes.get(&class).map(|(limit, _)| limit)
     }
 
+    /// Whether nobody knows which of two states is right (PROTOCOL 6.8): then no task is lent to anybody.
+    pub fn is_split(&self) -> bool {
+        self.cluster.checkpoint.as_ref().is_some_and(|row| row.is_split)
+    }
+
     /// What a task needs room in, in the order in which it is asked for.
     pub fn class_of(&self, task: TaskId) -> Option<Class> {
         let definition = self.definition_of(task.run)?;
@@ -69,6 +74,7 @@ impl State {
                 spec.and_then(|spec| spec.parallel_max).unwrap_or(u32::MAX).saturating_sub(used)
             }
             LimitId::Pool(pool) => self.pools.get(pool).map_or(0, |row| row.slots).saturating_sub(used),
+            LimitId::Slots(_) if self.is_split() => 0,
             LimitId::Slots(wanted) => {
                 u32::from(self.executors.iter().any(|(_, row)| row.has_room() && row.matches(wanted)))
             }
@@ -124,6 +130,13 @@ impl Step<'_> {
         self.freed.insert(limit);
     }
 
+    /// Executors may take tasks again, whatever labels are wanted.
+    pub(super) fn free_slots(&mut self) {
+        let first = (LimitId::FIRST_SLOTS, QueuePlace::FIRST, Class::new());
+        let waited_for = self.state.blocked.range(first..).map(|((limit, _, _), ())| limit);
+        self.freed.extend(waited_for.filter(|limit| matches!(limit, LimitId::Slots(_))).cloned());
+    }
+
     /// Gives away all room there is, in the order of dispatch.
     pub(super) fn dispatch(&mut self) {
         loop {
@@ -177,6 +190,9 @@ impl Step<'_> {
 
     /// Of the label sets that wait for an executor such as this one, that whose first task comes first.
     fn first_slots_of(&self, executor: ExecutorId) -> Option<LimitId> {
+        if self.state.is_split() {
+            return None;
+        }
         let row = self.state.executors.get(&executor).filter(|row| row.has_room())?;
         let mut best: Option<(QueuePlace, LimitId)> = None;
         let mut from = Bound::Included((LimitId::FIRST_SLOTS, QueuePlace::FIRST, Class::new()));

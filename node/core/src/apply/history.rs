@@ -112,8 +112,9 @@ impl Step<'_> {
 
     /// Every node copies and hashes its state at this index.
     pub(super) fn checkpoint(&mut self) -> Applied {
-        let (index, at) = (self.state.index.0, self.now());
-        self.state.cluster.checkpoint = Some(CheckpointRow { index, at, reports: Vec::new(), agreed: None });
+        let (index, at, is_split) = (self.state.index.0, self.now(), self.state.is_split());
+        let row = CheckpointRow { index, at, reports: Vec::new(), agreed: None, is_split };
+        self.state.cluster.checkpoint = Some(row);
         self.effects.push(Effect::Checkpoint);
         Ok(Answer::Done)
     }
@@ -132,9 +133,17 @@ impl Step<'_> {
         row.reports.push((node, hash));
         row.reports.sort_unstable();
         let same = row.reports.iter().filter(|(_, found)| *found == hash).count();
-        if row.agreed.is_none() && same > voters as usize / 2 {
+        if row.agreed.is_some() {
+            return Ok(Answer::Done);
+        }
+        if same > voters as usize / 2 {
             row.agreed = Some(hash);
             self.effects.push(Effect::Agreed { index, hash });
+            if core::mem::take(&mut row.is_split) {
+                self.free_slots();
+            }
+        } else if same < row.reports.len() {
+            row.is_split = true;
         }
         Ok(Answer::Done)
     }

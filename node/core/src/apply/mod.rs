@@ -246,6 +246,7 @@ impl<'a> Step<'a> {
             Command::Retain(retain) => self.retain(&retain),
             Command::ChangeSettings(changes) => self.change_settings(&changes),
             Command::Disks(full) => self.disks(full),
+            Command::MemberGoes { node, name } => self.member_goes(node, name),
         }
     }
 
@@ -319,6 +320,7 @@ fn is_leaders(command: &Command) -> bool {
         | Command::Refound(_)
         | Command::ChangeSettings(_)
         | Command::Dismiss(_)
+        | Command::MemberGoes { .. }
         | Command::RaiseLevel { .. } => false,
     }
 }

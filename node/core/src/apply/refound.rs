@@ -39,7 +39,7 @@ impl Step<'_> {
         cluster.checkpoint = None;
         cluster.full_disk = None;
         let is_held = refound.schedules == After::Ends;
-        cluster.refounded = Some(Refounded { from, index: self.state.index, at: self.state.now, is_held });
+        cluster.refounded = Some(Refounded { from, index: refound.last, at: self.state.now, is_held });
         if is_held {
             self.hold_schedules();
         }

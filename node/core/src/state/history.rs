@@ -102,6 +102,9 @@ pub struct CheckpointRow {
     pub reports: Vec<(NodeId, Digest)>,
     /// What a majority found.
     pub agreed: Option<Digest>,
+    /// Nodes found different states and no majority found one, here or at a checkpoint before: nothing is lent until a
+    /// majority agrees again.
+    pub is_split: bool,
 }
 
 /// How the newest run at a tick went, for tasks that depend on the past (LANGUAGE 1.25).

@@ -245,6 +245,12 @@ pub(super) fn asked_of(id: TaskId, limit: &LimitId, state: &State) -> u32 {
 fn no_slot(wanted: &BTreeMap<String, String>, state: &State) -> Reason {
     let labels: Vec<String> = wanted.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let (labels, with) = (labels.join(", "), if wanted.is_empty() { "" } else { " with " });
+    if state.is_split() {
+        return reason(
+            "state_differs",
+            "nodes differ in their state and no majority agrees: nothing is lent",
+        );
+    }
     if state.executors.is_empty() {
         return reason("no_executor", "no executor has ever been connected");
     }

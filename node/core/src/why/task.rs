@@ -147,6 +147,10 @@ fn queued(view: &View<'_>, id: TaskId) -> (Reason, Help) {
             (with(&short, &behind), Help::new("it starts when an item before it has ended", command))
         }
         LimitId::Pool(pool) => pool_full(view.state, (id, pool, limit), with(&short, &behind)),
+        LimitId::Slots(_) if view.state.is_split() => {
+            let text = "it starts when a majority has the same state: start the nodes that are down, or replace one that differs";
+            (short, Help::new(text, "matins cluster status"))
+        }
         LimitId::Slots(_) => (with(&short, &behind), slots(view.state, &short)),
     }
 }

@@ -6,7 +6,7 @@ use goldenscript::{Argument, Command as Line};
 use matins_core::command::{
     After, Command, CreateBackfill, Decision, FullDisk, OpenSession, Refound, Retain,
 };
-use matins_core::id::{Digest, Fence, JournalId, NodeId, ScheduleId, SessionNumber};
+use matins_core::id::{Digest, Fence, JournalId, LogIndex, NodeId, ScheduleId, SessionNumber};
 use matins_core::state::settings::Change;
 use matins_core::state::{LogPlace, Reprocess, SkipReason};
 use matins_core::time::{Millis, Timestamp};
@@ -153,7 +153,8 @@ pub(crate) fn refound(args: &mut Args) -> Result<Command, Fault> {
     let cluster = args.need()?.parse()?;
     let mut after = |key: &str| if args.key(key).is_some() { After::GoesOn } else { After::Ends };
     let (schedules, runs, executors) = (after("schedules"), after("runs"), after("executors"));
-    Ok(Command::Refound(Refound { cluster, schedules, runs, executors }))
+    let last = LogIndex(args.number("last")?.unwrap_or(0));
+    Ok(Command::Refound(Refound { cluster, last, schedules, runs, executors }))
 }
 
 /// `retain 1 2 logs=3/4`

@@ -294,6 +294,7 @@ impl Script {
                 hash: matins_core::id::Digest::of(args.need()?.as_bytes()),
                 voters: 3,
             },
+            "goes" => Command::MemberGoes { node: node(&args.need()?)?, name: args.need()? },
             "raise-level" => Command::RaiseLevel {
                 level: args.need()?.parse()?,
                 members: LogIndex(args.number("members")?.unwrap_or(0)),

@@ -1,5 +1,7 @@
 //! Nodes that come, go and take the place of others, and leads that are handed over (PROTOCOL 2.7).
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// A removed node marks its directory, ends, and cannot be started again; the others go on without it.
@@ -19,6 +21,71 @@ async fn rule_2_7_a_removed_node_stops_for_good() {
     assert!(matches!(again.err(), Some(StartError::Directory(_))), "its directory is marked");
     cluster.agree().await;
     assert_eq!(cluster.leader().await.consensus.members().nodes.len(), 2);
+}
+
+/// Whoever did not hear the answer asks again, and hears that it is done; also of another leader, and under another request
+/// id. A name that no node ever had is refused as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_2_7_a_removal_that_is_repeated_is_done() {
+    let mut cluster = Cluster::of(4).await;
+    let leader = cluster.leader_index().await;
+    let gone = cluster.nodes.remove((leader + 1) % 4);
+    let node = gone.consensus.node();
+    let by_name = MemberChange { remove: Some("node-9".into()), ..MemberChange::default() };
+    let unknown = Err(ChangeError::NoMember("node-9".into()));
+    let name = gone.dir.file_name().unwrap().to_string_lossy().into_owned();
+    assert_eq!(cluster.leader().await.change(by_name.clone()).await, unknown);
+    assert_eq!(cluster.leader().await.change(remove(node)).await, Ok(node));
+    assert_eq!(cluster.leader().await.change(remove(node)).await, Ok(node));
+
+    let leader = cluster.leader_index().await;
+    let heir = cluster.nodes[(leader + 1) % 3].consensus.node();
+    assert_eq!(cluster.nodes[leader].consensus.hand_over(Some(&heir.to_string())).await, Ok(heir));
+    wait_for("the heir leads", || cluster.nodes[(leader + 1) % 3].is_ready().then_some(())).await;
+    let heir = &cluster.nodes[(leader + 1) % 3];
+    let again = MemberChange { remove: Some(name), ..MemberChange::default() };
+    assert_eq!(heir.change(again).await, Ok(node), "by its name");
+    assert_eq!(heir.change(by_name).await, unknown);
+    assert_eq!(heir.consensus.members().nodes.len(), 3, "nobody else went");
+}
+
+/// A leader that goes in the middle of a change leaves two sets of voters that must both agree; the next one finishes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_2_7_a_membership_that_was_left_joint_is_finished_by_the_next_leader() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader_index().await;
+    let leader = cluster.nodes.remove(leader);
+    // Without the others the first of the two steps is written, and cannot be committed yet.
+    let mut away = Vec::new();
+    for node in std::mem::take(&mut cluster.nodes) {
+        away.push((node.consensus.node(), node.kill().await));
+    }
+    let stays = BTreeSet::from([leader.consensus.node(), away[0].0]);
+    let voters = stays.iter().map(|node| node.0).collect();
+    let raft = leader.consensus.inner().raft.clone();
+    let change = raft.change_membership(openraft::ChangeMembers::ReplaceAllVoters(voters), false);
+    let joint = || (leader.consensus.members().voter_sets.len() == 2).then_some(());
+    tokio::select! {
+        changed = change => panic!("without a majority: {changed:?}"),
+        // Whoever would take the second step is gone from here on.
+        () = wait_for("a joint membership", joint) => {}
+    }
+    for (_, (dir, address)) in away {
+        cluster.nodes.push(TestNode::start(dir, Some(address)).await);
+    }
+    wait_for("the first step reaches another", || {
+        (cluster.nodes[0].consensus.members().voter_sets.len() == 2).then_some(())
+    })
+    .await;
+    cluster.nodes.push(leader.restart().await);
+    wait_for("one set of voters", || {
+        let members = [0, 2].map(|at| cluster.nodes[at].consensus.members());
+        members.iter().all(|members| members.voter_sets == [stays.clone()]).then_some(())
+    })
+    .await;
+    cluster.nodes.remove(1);
+    cluster.leader().await.consensus.propose(set_pool("a", 1)).await.unwrap();
+    cluster.agree().await;
 }
 
 /// A node that was away while it was taken out finds out by asking, and deposes nobody meanwhile.

@@ -216,15 +216,14 @@ impl ClusterService {
     /// Has the membership changed: the node that came or went, how many vote now, and the commit.
     async fn changed(&self, ask: &Ask, change: MembersAsk) -> Result<(String, u32, Committed), ApiError> {
         let address = change.add.clone();
-        let node = self.api.cluster.change_members(change).await.map_err(|error| {
+        let changed = self.api.cluster.change_members(change).await.map_err(|error| {
             let error = ApiError::from(error);
             match address {
                 Some(address) => error.with("address", address),
                 None => error,
             }
         })?;
-        let voters = self.api.cluster.status().members.iter().filter(|member| member.is_voter).count();
-        Ok((node.to_string(), voters as u32, self.committed(ask)))
+        Ok((changed.node.to_string(), changed.voters, self.committed(ask)))
     }
 
     /// A change of who leads and who votes has no command of ours: what is told is where this node stands after it.
@@ -408,8 +407,13 @@ fn differing(state: &State) -> Option<Alarm> {
                 ),
             )
         }
-        None if row.reports.windows(2).all(|two| two[0].1 == two[1].1) => return None,
-        None => ("cluster".to_owned(), format!("no majority has the same state at index {}", row.index)),
+        None if !row.is_split => return None,
+        None => {
+            let text = "no majority has the same state at index";
+            let help =
+                "no task is lent until one has: start the nodes that are down, or replace one that differs";
+            ("cluster".to_owned(), format!("{text} {}, and {help}", row.index))
+        }
     };
     Some(Alarm { code: "state_differs".to_owned(), text, subject, since: Some(wire_time(row.at)) })
 }

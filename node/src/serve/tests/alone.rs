@@ -10,7 +10,7 @@ use futures::stream;
 use matins_core::command::{Command, Entry, Finish, Fire, OpenSession, Proposal, Readings};
 use matins_core::history::RetiredRun;
 use matins_core::id::{
-    Digest, ExecutorId, Fence, JournalId, LogIndex, NodeId, RunId, ScheduleId, SessionNumber, WorkflowName,
+    Digest, ExecutorId, Fence, JournalId, LogIndex, NodeId, RunId, ScheduleId, SessionNumber,
 };
 use matins_core::state::{AttemptOutcome, Next, Settings};
 use matins_core::time::{Millis, Timestamp};
@@ -21,8 +21,10 @@ use tokio::sync::watch;
 use crate::metrics::{Change, Metrics, Scrape, Seen, Timings};
 use crate::serve::cluster::{
     Answered, BlobMissing, Cluster, ClusterView, History, HistoryError, LogPiece, LogPieces, LogSource,
-    LogUnreachable, MemberView, MembersAsk, MembershipError, PastRun, SupportedLevel, TailAsk, Unanswered,
+    LogUnreachable, MemberView, MembersAsk, MembersChanged, MembershipError, PastRun, PastRuns,
+    SupportedLevel, TailAsk, Unanswered,
 };
+use crate::store::history::Among;
 
 /// The time at which every test begins: 2026-03-02T00:00:00Z, a Monday.
 pub(in crate::serve) const BEGIN: Timestamp = Timestamp::from_millis(1_772_409_600_000);
@@ -220,7 +222,7 @@ impl Cluster for Alone {
         Ok(7)
     }
 
-    async fn change_members(&self, ask: MembersAsk) -> Result<NodeId, MembershipError> {
+    async fn change_members(&self, ask: MembersAsk) -> Result<MembersChanged, MembershipError> {
         Err(MembershipError::NotAdmitted(format!("cannot reach {:?}", ask.add)))
     }
 
@@ -245,13 +247,23 @@ impl History for Alone {
     async fn runs_before(
         &self,
         before: RunId,
-        workflow: Option<&WorkflowName>,
+        among: &Among,
         limit: usize,
-    ) -> Result<Vec<RetiredRun>, HistoryError> {
+    ) -> Result<PastRuns, HistoryError> {
         let history = self.history.lock().unwrap();
+        let pair = |run: &RetiredRun| (run.run.workflow.to_string(), run.run.state.as_str().to_owned());
         let runs = history.range(..before).rev().map(|(_, run)| run);
-        let own = runs.filter(|run| workflow.is_none_or(|workflow| run.run.workflow == *workflow));
-        Ok(own.take(limit).cloned().collect())
+        let mut own = runs.filter(|run| match among {
+            Among::All => true,
+            Among::Pairs(pairs) => pairs.contains(&pair(run)),
+        });
+        let page = own.by_ref().take(limit).cloned().collect();
+        Ok(PastRuns { runs: page, next: own.next().map(|run| RunId(run.id.0 + 1)) })
+    }
+
+    fn has_later_retry(&self, root: RunId, run: RunId) -> Result<bool, HistoryError> {
+        let history = self.history.lock().unwrap();
+        Ok(history.range(RunId(run.0 + 1)..).any(|(_, later)| later.run.retry_root == root))
     }
 
     async fn runs_for(

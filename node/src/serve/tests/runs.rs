@@ -119,6 +119,12 @@ async fn lists_merge_state_and_history_and_fold_retries() {
     assert_eq!(all.len(), 4);
     let failed = ListRunsRequest { states: vec![run::State::Failed.into()], ..Default::default() };
     assert_eq!(list(failed).await, [line("run-3", &[]), line("run-2", &[])]);
+    let filtered = |filter: &str| ListRunsRequest { filter: filter.into(), ..Default::default() };
+    let of_chain = list(filtered("state=failed and workflow=~cha and not namespace=other")).await;
+    assert_eq!(of_chain, [line("run-3", &[]), line("run-2", &[])]);
+    assert_eq!(list(filtered("state=failed and workflow=other")).await, []);
+    let by_id = list(filtered("state=success or id=run-2")).await;
+    assert_eq!(by_id, [line("run-2", &[])], "what is not told by workflow and state decides too");
     let filter = ListRunsRequest {
         filter: "id < run-4 AND state = failed".into(),
         retries: true,

@@ -151,3 +151,17 @@ async fn a_schedule_tells_its_ticks_and_can_be_changed_while_ticks_are_due() {
     assert_eq!(reason(&refused), ("SCHEDULE_NOT_FOUND".to_owned(), "did you mean `night`?".to_owned()));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_status_of_very_many_faults_is_small_enough_to_arrive() {
+    let world = World::founded().await;
+    let faulty = |at: usize| format!("workflow: w{at}\ntasks: {{ a: {{ rum: '\u{e9}' }} }}\n");
+    let all = (0..500).map(faulty).collect::<Vec<_>>().join("---\n");
+    let status = world.apply(&all).await.unwrap_err();
+    assert_eq!(reason(&status).0, "DEFINITION_INVALID");
+    let told = status.get_error_details().bad_request().unwrap().field_violations.clone();
+    assert!(told.len() > 10 && told.len() < 500, "{} are told", told.len());
+    let last = &told[told.len() - 1].description;
+    assert!(last.starts_with("and ") && last.ends_with(" more"), "{last}");
+    world.stop().await;
+}

@@ -83,7 +83,7 @@ impl MemoryDisk {
                     _ => rng.random(),
                 };
                 if keep {
-                    tear(change, &mut rng).apply(&mut inode.durable);
+                    tear(change, &inode.durable, &mut rng).apply(&mut inode.durable);
                 }
             }
             inode.visible.clone_from(&inode.durable);
@@ -156,8 +156,9 @@ pub enum SyncsFail {
     Never,
 }
 
-/// A write may reach the disk in part: a prefix, or with a hole of zeros.
-fn tear(change: &Change, rng: &mut StdRng) -> Change {
+/// A write may reach the disk in part: a prefix, or with a hole at its front. In the hole is what was there before, zeros where
+/// that was nothing: a sector is written whole or not at all, so a write never takes away what it would only write again.
+fn tear(change: &Change, before: &[u8], rng: &mut StdRng) -> Change {
     match change {
         Change::Cut(len) => Change::Cut(*len),
         Change::Write(offset, bytes) => {
@@ -165,7 +166,12 @@ fn tear(change: &Change, rng: &mut StdRng) -> Change {
             let at = rng.random_range(0..=bytes.len());
             match rng.random_range(0..3) {
                 0 => bytes.truncate(at),
-                1 => bytes[..at].fill(0),
+                1 => {
+                    let there = before.get(*offset as usize..).unwrap_or_default();
+                    let there = &there[..there.len().min(at)];
+                    bytes[..at].fill(0);
+                    bytes[..there.len()].copy_from_slice(there);
+                }
                 _ => {}
             }
             Change::Write(*offset, bytes)

@@ -1,33 +1,48 @@
-//! The keys of the orders: an order's tag, what it is by, then logical time and run, so that they sort by time.
+//! The keys of the orders: an order's tag, what it is by, then maybe a logical time, and a run, so that they sort by these.
 
 use matins_core::id::Digest;
 
 use super::{Filter, IndexedRun, Order, PageToken};
 
-const BY_TIME: u8 = 0;
 const BY_WORKFLOW: u8 = 1;
-const BY_STATE: u8 = 2;
-const BY_LABEL: u8 = 3;
+const BY_PAIR: u8 = 2;
+const BY_CHAIN: u8 = 3;
 
 /// The keys under which a run is listed.
 pub(super) fn of_run(run: &IndexedRun) -> Vec<Vec<u8>> {
-    let mut keys =
-        vec![prefix(BY_TIME, &[]), prefix(BY_WORKFLOW, &[&run.workflow]), prefix(BY_STATE, &[&run.state])];
-    keys.extend(run.labels.iter().map(|(key, value)| prefix(BY_LABEL, &[key, value])));
-    for key in &mut keys {
-        push_place(key, run.logical_time, run.run);
+    let mut by_time = prefix(BY_WORKFLOW, &[&run.workflow]);
+    push_place(&mut by_time, run.logical_time, run.run);
+    let mut keys = vec![by_time];
+    keys.push([&prefix(BY_PAIR, &[&run.workflow, &run.state])[..], &run.run.to_be_bytes()].concat());
+    if run.retry_of.is_some() {
+        keys.push(in_chain(run.retry_root, run.run));
     }
     keys
 }
 
-/// The keys that a list reads, from the first to before the second: in the order that leaves the fewest rows to skip.
+/// The keys of the runs of a workflow that ended in a state and have lower ids.
+pub(super) fn of_pair(workflow: &str, state: &str, before: u64) -> (Vec<u8>, Vec<u8>) {
+    let first = prefix(BY_PAIR, &[workflow, state]);
+    let end = [&first[..], &before.to_be_bytes()].concat();
+    (first, end)
+}
+
+/// The keys of the runs of a chain of retries that come after one of it.
+pub(super) fn later_in_chain(root: u64, run: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut first = in_chain(root, run);
+    first.push(0);
+    let mut end = in_chain(root, u64::MAX);
+    end.push(0);
+    (first, end)
+}
+
+fn in_chain(root: u64, run: u64) -> Vec<u8> {
+    [&[BY_CHAIN][..], &root.to_be_bytes(), &run.to_be_bytes()].concat()
+}
+
+/// The keys that a list reads, from the first to before the second.
 pub(super) fn range(filter: &Filter, after: Option<PageToken>, order: Order) -> (Vec<u8>, Vec<u8>) {
-    let prefix = match filter {
-        Filter { label: Some((key, value)), .. } => prefix(BY_LABEL, &[key, value]),
-        Filter { workflow: Some(workflow), .. } => prefix(BY_WORKFLOW, &[workflow]),
-        Filter { state: Some(state), .. } => prefix(BY_STATE, &[state]),
-        Filter { .. } => prefix(BY_TIME, &[]),
-    };
+    let prefix = prefix(BY_WORKFLOW, &[&filter.workflow]);
     let (mut first, mut end, mut place) = (prefix.clone(), prefix.clone(), prefix);
     push_place(&mut first, filter.from.unwrap_or(i64::MIN), 0);
     match filter.until {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use matins_core::id::Digest;
 
-use super::{Filter, IndexedRun, Order, Page, PageToken};
+use super::{Among, Filter, IndexedRun, Listed, Order, Page, PageToken};
 use crate::store::Result;
 
 /// The index of a simulated node's history.
@@ -68,12 +68,19 @@ impl History {
         Ok(self.inner().runs.get(&run).cloned())
     }
 
-    /// Runs with ids below `before`, the newest first, `limit` at most, of one workflow if it is named.
-    pub fn before(&self, before: u64, workflow: Option<&str>, limit: usize) -> Result<Vec<IndexedRun>> {
+    /// Runs with ids below `before`, the newest first, `limit` at most.
+    pub fn listed(&self, before: u64, among: &Among, limit: usize) -> Result<Listed> {
         let inner = self.inner();
-        let runs = inner.runs.range(..before).rev().map(|(_, run)| run);
-        let runs = runs.filter(|run| workflow.is_none_or(|workflow| workflow == run.workflow));
-        Ok(runs.take(limit).cloned().collect())
+        let mut runs = inner.runs.range(..before).rev().map(|(_, run)| run).filter(|run| among.has(run));
+        let page = runs.by_ref().take(limit).cloned().collect();
+        Ok(Listed { runs: page, next: runs.next().map(|run| run.run + 1) })
+    }
+
+    /// Whether a later run than this one is in the same chain of retries.
+    pub fn has_later_retry(&self, root: u64, run: u64) -> Result<bool> {
+        let inner = self.inner();
+        let mut later = inner.runs.range(run.saturating_add(1)..).map(|(_, later)| later);
+        Ok(later.any(|later| later.retry_of.is_some() && later.retry_root == root))
     }
 
     /// The runs that match, by logical time, `limit` at most; `after` goes on behind an earlier page.

@@ -1,5 +1,5 @@
-//! Indexes over the blocks of finished runs (PROTOCOL 6.5): by run, and by workflow, state, label and all, each by
-//! logical time.
+//! Indexes over the blocks of finished runs (PROTOCOL 6.5): by run, by workflow and logical time, by workflow, state and
+//! run.
 //!
 //! Nothing lives only here. The blocks are blobs; this tells where in them a run stands, and is built again from them
 //! whenever there is doubt: sled's `flush` does not fsync on Linux, so an index that was open when the machine went
@@ -7,6 +7,7 @@
 //! close, [`History::wipe`], open, add the blocks. Start reading at [`History::open`].
 
 mod keys;
+mod lists;
 #[cfg(feature = "simulation")]
 pub mod memory;
 #[cfg(test)]
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use matins_core::id::Digest;
 use serde::{Deserialize, Serialize};
+
+pub use self::lists::{Among, Listed, MERGED_MAX};
 
 use super::files::{Disk, Files as _};
 use super::{Result, StoreError, checked};
@@ -45,30 +48,26 @@ pub struct IndexedRun {
     pub schedule: Option<String>,
     /// What it was for, in milliseconds since 1970.
     pub logical_time: i64,
-    /// When it ended, in milliseconds since 1970.
-    pub finished_at: i64,
-    /// Its labels; keys are unique.
-    pub labels: Vec<(String, String)>,
     /// The run that it retried.
     pub retry_of: Option<u64>,
+    /// The first run of its chain of retries, itself if it is none.
+    pub retry_root: u64,
     /// The block that it is in.
     pub block: Digest,
     /// Where in the block, in bytes.
     pub offset: u32,
     /// How many bytes there.
     pub length: u32,
+    /// Their checksum, so that they can be read without the rest of the block.
+    pub sum: u32,
 }
 
-/// Which runs are asked for; `None` everywhere asks for all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Which runs are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Of this workflow.
-    pub workflow: Option<String>,
-    /// Ended like this.
-    pub state: Option<String>,
-    /// With this label.
-    pub label: Option<(String, String)>,
-    /// Made by this schedule.
+    /// Of this workflow, `namespace/workflow`.
+    pub workflow: String,
+    /// Made by this schedule; `None`: by any, or by none.
     pub schedule: Option<String>,
     /// With a logical time of this or later.
     pub from: Option<i64>,
@@ -78,11 +77,7 @@ pub struct Filter {
 
 impl Filter {
     fn matches(&self, run: &IndexedRun) -> bool {
-        let is = |asked: &Option<String>, found: Option<&String>| asked.is_none() || asked.as_ref() == found;
-        is(&self.workflow, Some(&run.workflow))
-            && is(&self.state, Some(&run.state))
-            && is(&self.schedule, run.schedule.as_ref())
-            && self.label.as_ref().is_none_or(|label| run.labels.contains(label))
+        self.workflow == run.workflow && (self.schedule.is_none() || self.schedule == run.schedule)
     }
 }
 
@@ -142,7 +137,7 @@ impl History {
 
     fn open_in_boot(dir: &Path, boot: &str, expected: &BTreeSet<Digest>) -> Result<(Self, BTreeSet<Digest>)> {
         Disk.create_dir(dir).map_err(StoreError::io("create", dir))?;
-        let open = format!("open in boot {boot}");
+        let open = format!("{FORM} open in boot {boot}");
         let is_sound = match checked::load(&Disk, &dir.join(CONDITION)) {
             Ok(Some(condition)) => condition == CLOSED || (!boot.is_empty() && condition == open.as_bytes()),
             Ok(None) | Err(_) => false,
@@ -205,7 +200,7 @@ impl History {
             let value = postcard::to_allocvec(run).expect("plain fields always encode");
             let asked = value.len() as u64;
             if asked > VALUE_BYTES_MAX {
-                let (what, limit) = ("a run with its labels", "VALUE_BYTES_MAX");
+                let (what, limit) = ("what the index has of a run", "VALUE_BYTES_MAX");
                 return Err(StoreError::TooLarge { what, limit, value: VALUE_BYTES_MAX, asked });
             }
             members.insert(keys::member(block, run.run), &[]);
@@ -263,24 +258,11 @@ impl History {
         let Some(row) = self.runs.get(run.to_be_bytes()).map_err(failed("read", &self.dir))? else {
             return Ok(None);
         };
-        postcard::from_bytes(&row).map(Some).map_err(|_| self.damaged("a run's row"))
+        self.decoded(&row).map(Some)
     }
 
-    /// Runs with ids below `before`, the newest first, `limit` at most, of one workflow if it is named. Looks at
-    /// [`ROWS_READ_MAX`] rows at most.
-    pub fn before(&self, before: u64, workflow: Option<&str>, limit: usize) -> Result<Vec<IndexedRun>> {
-        let mut runs = Vec::new();
-        for row in self.runs.range(..before.to_be_bytes()).rev().take(ROWS_READ_MAX) {
-            if runs.len() == limit {
-                break;
-            }
-            let (_, row) = row.map_err(failed("read", &self.dir))?;
-            let run: IndexedRun = postcard::from_bytes(&row).map_err(|_| self.damaged("a run's row"))?;
-            if workflow.is_none_or(|workflow| workflow == run.workflow) {
-                runs.push(run);
-            }
-        }
-        Ok(runs)
+    fn decoded(&self, row: &[u8]) -> Result<IndexedRun> {
+        postcard::from_bytes(row).map_err(|_| self.damaged("a run's row"))
     }
 
     /// The runs that match, by logical time, `limit` at most; `after` goes on behind an earlier page.
@@ -324,7 +306,9 @@ impl History {
 
 /// The file that says how the index was left.
 const CONDITION: &str = "condition";
-const CLOSED: &[u8] = b"closed";
+/// Raised with each change of what is in an index: one of another form is built again.
+const FORM: &str = "form 2";
+const CLOSED: &[u8] = b"form 2 closed";
 const DATABASE: &str = "index";
 
 /// Turns an error of sled into ours.

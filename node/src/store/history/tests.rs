@@ -11,12 +11,13 @@ fn run(number: u64, block: Digest) -> IndexedRun {
         state: if number.is_multiple_of(4) { "failed" } else { "success" }.to_owned(),
         schedule: number.is_multiple_of(2).then(|| "nightly".to_owned()),
         logical_time: (number as i64 * 7) % 40 - 10,
-        finished_at: number as i64,
-        labels: vec![("team".to_owned(), format!("t{}", number % 5))],
-        retry_of: None,
+        // Each tenth run retries the one before it.
+        retry_of: number.is_multiple_of(10).then(|| number.saturating_sub(1)),
+        retry_root: if number.is_multiple_of(10) { number.saturating_sub(1) } else { number },
         block,
         offset: number as u32 * 10,
         length: 10,
+        sum: 0,
     }
 }
 
@@ -44,24 +45,19 @@ fn all(history: &History, filter: &Filter, order: Order, limit: usize) -> Vec<In
 }
 
 fn filters() -> impl Strategy<Value = Filter> {
-    let text = |texts: [&'static str; 2]| {
-        prop::option::of(prop::sample::select(texts.to_vec()).prop_map(str::to_owned))
-    };
     let times = (prop::option::of(-12_i64..32), prop::option::of(-12_i64..32));
-    let label = prop::option::of((0..6).prop_map(|n| ("team".to_owned(), format!("t{n}"))));
-    (text(["team/w0", "team/w"]), text(["failed", "success"]), text(["nightly", "other"]), label, times)
-        .prop_map(|(workflow, state, schedule, label, (from, until))| Filter {
-            workflow,
-            state,
-            label,
-            schedule,
-            from,
-            until,
-        })
+    let workflow = prop::sample::select(vec!["team/w0", "team/w1", "team/w"]).prop_map(str::to_owned);
+    let schedule = prop::option::of(prop::sample::select(vec!["nightly", "other"]).prop_map(str::to_owned));
+    (workflow, schedule, times).prop_map(|(workflow, schedule, (from, until))| Filter {
+        workflow,
+        schedule,
+        from,
+        until,
+    })
 }
 
 #[test]
-fn rule_6_5_lists_by_workflow_state_label_and_time_page_by_page() {
+fn rule_6_5_lists_by_workflow_schedule_and_time_page_by_page() {
     let dir = tempfile::tempdir().unwrap();
     let (history, missing) = History::open(dir.path(), &BTreeSet::new()).unwrap();
     assert_eq!(missing, BTreeSet::new());
@@ -82,6 +78,60 @@ fn rule_6_5_lists_by_workflow_state_label_and_time_page_by_page() {
 }
 
 #[test]
+fn lists_by_id_have_each_run_once_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
+    let runs: Vec<_> = (0..3).flat_map(|number| add(&history, number)).collect();
+    let pair = |workflow: &str, state: &str| (format!("team/{workflow}"), state.to_owned());
+    let few = [pair("w0", "failed"), pair("w2", "success"), pair("w2", "cancelled")];
+    // So many that they are not merged: the others are of workflows that never ran.
+    let many = (0..=MERGED_MAX).map(|at| pair(&format!("other-{at}"), "failed")).chain(few.clone());
+    for among in [Among::All, Among::Pairs(few.into()), Among::Pairs(many.collect())] {
+        for limit in [1, 7, 100] {
+            let (mut listed, mut before) = (Vec::new(), u64::MAX);
+            loop {
+                let page = history.listed(before, &among, limit).unwrap();
+                assert!(page.runs.len() <= limit);
+                listed.extend(page.runs);
+                let Some(next) = page.next else { break };
+                before = next;
+            }
+            let expected: Vec<_> = runs.iter().rev().filter(|run| among.has(run)).cloned().collect();
+            assert_eq!(listed, expected, "{limit} a page");
+        }
+    }
+    assert!(history.has_later_retry(29, 29).unwrap(), "run 30 is a retry of it");
+    assert!(!history.has_later_retry(29, 30).unwrap() && !history.has_later_retry(28, 28).unwrap());
+}
+
+#[test]
+fn a_list_that_finds_nothing_among_very_many_rows_says_where_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
+    let rare = 5;
+    let of = |number: u64| {
+        let workflow = if number == rare { "team/rare" } else { "team/other" }.to_owned();
+        IndexedRun { workflow, retry_of: None, ..run(number, block(0)) }
+    };
+    let runs: Vec<_> = (0..2 * ROWS_READ_MAX as u64).map(of).collect();
+    history.add_block(&block(0), &runs).unwrap();
+    let states = ["failed", "success"];
+    let pairs = |workflow: &str| states.map(|state| (workflow.to_owned(), state.to_owned()));
+    let others = (0..MERGED_MAX).flat_map(|at| pairs(&format!("team/{at}")));
+    let many = Among::Pairs(others.chain(pairs("team/rare")).collect());
+    let page = history.listed(u64::MAX, &many, 3).unwrap();
+    assert_eq!((page.runs.len(), page.next), (0, Some(ROWS_READ_MAX as u64)));
+    let page = history.listed(page.next.unwrap(), &many, 3).unwrap();
+    assert_eq!((page.runs, page.next), (vec![of(rare)], None));
+    let few = Among::Pairs(pairs("team/rare").into());
+    assert_eq!(
+        history.listed(u64::MAX, &few, 3).unwrap().runs,
+        vec![of(rare)],
+        "a workflow of its own is found at once"
+    );
+}
+
+#[test]
 fn rule_6_5_a_block_that_is_off_the_list_goes_and_one_that_is_missing_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
@@ -91,8 +141,11 @@ fn rule_6_5_a_block_that_is_off_the_list_goes_and_one_that_is_missing_is_named()
     let (history, missing) = History::open(dir.path(), &BTreeSet::from([block(1), block(2)])).unwrap();
     assert_eq!(missing, BTreeSet::from([block(2)]));
     assert!(!history.is_indexed(&block(0)).unwrap() && history.is_indexed(&block(1)).unwrap());
-    let left = all(&history, &Filter::default(), Order::OldestFirst, 100);
+    let left = history.listed(u64::MAX, &Among::All, 100).unwrap().runs;
     assert_eq!((left.len(), left.iter().all(|run| run.block == block(1))), (20, true));
+    // Of runs 20 to 39 every third is of this workflow, and no order leads to one that went.
+    let own = Filter { workflow: "team/w0".to_owned(), schedule: None, from: None, until: None };
+    assert_eq!(all(&history, &own, Order::OldestFirst, 100).len(), 7);
 }
 
 #[test]
@@ -125,7 +178,7 @@ fn a_run_that_sled_would_put_into_a_file_of_its_own_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
     let mut large = run(1, block(0));
-    large.labels.push(("x".to_owned(), "y".repeat(VALUE_BYTES_MAX as usize)));
+    large.schedule = Some("y".repeat(VALUE_BYTES_MAX as usize));
     assert!(matches!(history.add_block(&block(0), &[large]), Err(StoreError::TooLarge { .. })));
     assert!(!history.is_indexed(&block(0)).unwrap());
 }

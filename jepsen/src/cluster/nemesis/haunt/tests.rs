@@ -36,7 +36,15 @@ fn with_field(number: u32, act: impl FnOnce(&Field)) {
     let binary = folder.path().join("idle");
     std::fs::write(&binary, "#!/bin/sh\nexec sleep 60\n").unwrap();
     std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let plan = Plan { binary, folder: folder.path().into(), nodes: 3, number, shrink: 1, with_disks: false };
+    let plan = Plan {
+        binary,
+        folder: folder.path().into(),
+        nodes: 3,
+        spares: 0,
+        number,
+        shrink: 1,
+        with_disks: false,
+    };
     let nodes = Arc::new(Nodes::prepare(&plan, &mut Vec::new()).unwrap());
     nodes.start().unwrap();
     let observer = runtime.block_on(async { Observer::start(&nodes) }).unwrap();
@@ -46,6 +54,7 @@ fn with_field(number: u32, act: impl FnOnce(&Field)) {
         faults: Faults::default(),
         runtime: runtime.handle().clone(),
         failures: std::sync::Mutex::default(),
+        counts: std::sync::Mutex::default(),
         is_over: Arc::default(),
         patience: Duration::from_millis(200),
     };
@@ -108,14 +117,50 @@ fn the_same_seed_draws_the_same_faults() {
 }
 
 #[test]
+fn an_operator_never_works_in_peace() {
+    let mut met = 0;
+    for seed in 0..50 {
+        let order = mixed(crate::cluster::machine::mixed(), seed, (0, 8));
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut drawing = Drawing::new(&order);
+        for kinds in (0..60).map(|_| drawing.next(Snapshots::Missing, &mut random)) {
+            assert!(kinds.iter().skip(1).all(|kind| kind.scope() == Scope::OneNode), "{kinds:?}");
+            if kinds[0].scope() == Scope::Work {
+                met += 1;
+                assert_eq!(kinds.len(), 2, "{kinds:?}");
+            }
+        }
+    }
+    assert!(met > 50, "{met}");
+}
+
+#[test]
+fn what_is_named_behind_work_is_done_meanwhile() {
+    let order =
+        Order::Named(vec![Kind::TransferLeader, Kind::Resize, Kind::Kill, Kind::KillLeader, Kind::Pause]);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut drawing = Drawing::new(&order);
+    let drawn: Vec<Vec<Kind>> = (0..5).map(|_| drawing.next(Snapshots::Missing, &mut random)).collect();
+    let expected = [
+        vec![Kind::TransferLeader],
+        vec![Kind::Resize, Kind::Kill],
+        vec![Kind::KillLeader],
+        vec![Kind::Pause],
+    ];
+    assert_eq!(drawn[..4], expected);
+    assert_eq!(drawn[4], drawn[0]);
+}
+
+#[test]
 fn short_runs_of_one_seed_together_meet_every_kind() {
     let all = crate::cluster::machine::mixed();
     let first = |place| -> Vec<Kind> {
         let order = mixed(all.clone(), 1, (place, 8));
         let mut random = StdRng::seed_from_u64(1);
         let mut drawing = Drawing::new(&order);
-        let turns = (0..6).map(|_| drawing.next(Snapshots::Everywhere, &mut random));
-        turns.flatten().take(4).collect()
+        // What acts at the same time takes no more time.
+        let turns = (0..4).map(|_| drawing.next(Snapshots::Everywhere, &mut random));
+        turns.flatten().collect()
     };
     let mut met: Vec<Kind> = (0..8).flat_map(first).collect();
     met.sort_unstable();

@@ -2,13 +2,16 @@
 //!
 //! A run and its retries are one line, that of the newest (PROTOCOL 4.4). Going from new to old, the first run of a chain
 //! that comes by is its line; the chains whose beginning has not come by yet travel in the page token.
+//!
+//! What a list leaves out by workflow or state alone is not read from history at all, so that a rare match is found at once
+//! among millions of runs. A page that still finds little is short, and the next one goes on.
 
 use std::collections::BTreeSet;
 
 use matins_core::State;
 use matins_core::history::RetiredRun;
 use matins_core::id::{Namespace, RunId, WorkflowName};
-use matins_core::state::RunRow;
+use matins_core::state::{RunRow, RunState};
 use matins_core::time::Timestamp;
 use matins_proto::v1::{ListRunsRequest, ListRunsResponse, Run, WatchRunsRequest, run};
 
@@ -17,11 +20,14 @@ use crate::serve::error::ApiError;
 use crate::serve::filter::Filter;
 use crate::serve::page::{Query, invalid};
 use crate::serve::view::run::{live_summary, retired_summary};
+use crate::store::history::Among;
 
 /// Runs looked at for one page: a filter that takes few of them gives short pages, not long calls.
 const SCAN_MAX: usize = 5_000;
-/// Runs read from history at once.
-const BATCH: usize = 200;
+/// Runs read from history at once: no more than a page shows, within these bounds.
+const BATCH: std::ops::RangeInclusive<usize> = 20..=200;
+/// How a run that has left the state may have ended.
+const ENDED: [RunState; 3] = [RunState::Success, RunState::Failed, RunState::Cancelled];
 /// Chains of retries that a token remembers.
 const CHAINS_MAX: usize = 200;
 /// Runs named in one line of retries.
@@ -106,6 +112,24 @@ impl Lines {
             && self.namespace.as_ref().is_none_or(|name| row.workflow.namespace == *name)
     }
 
+    /// The runs of history of which some may be in the list, as far as workflow and state tell.
+    fn among(&self, state: &State) -> Among {
+        let names = state.retired_runs.iter().map(|(name, _)| name).filter(|name| {
+            self.workflow.as_ref().is_none_or(|asked| asked == *name)
+                && self.namespace.as_ref().is_none_or(|asked| *asked == name.namespace)
+        });
+        let is_asked = |state: RunState| {
+            self.states.is_empty() || self.states.iter().any(|asked| asked.as_str_name() == state.as_str())
+        };
+        let may_be_in =
+            |name: &WorkflowName, state: RunState| is_asked(state) && !self.filter.leaves_out(name, state);
+        let pairs = names.flat_map(|name| ENDED.map(|state| (name, state)));
+        let pairs = pairs.filter(|(name, state)| may_be_in(name, *state));
+        let pairs: BTreeSet<_> =
+            pairs.map(|(name, state)| (name.to_string(), state.as_str().to_owned())).collect();
+        if pairs.len() == state.retired_runs.len() * ENDED.len() { Among::All } else { Among::Pairs(pairs) }
+    }
+
     fn takes(&self, run: &Run) -> bool {
         (self.states.is_empty() || self.states.contains(&run.state())) && self.filter.takes_run(run)
     }
@@ -152,9 +176,16 @@ pub(super) async fn page(
     (lines, mut cursor, size): (&Lines, Cursor, usize),
 ) -> Result<(Vec<Run>, Option<Cursor>), ApiError> {
     let mut runs = Vec::new();
-    let mut source = Merged::new(api, state, (cursor.before, lines.workflow.as_ref()));
+    let mut source = Merged::new(api, state, cursor.before, (lines.among(state), size));
     for _ in 0..SCAN_MAX {
-        let Some((id, found)) = source.next().await? else { return Ok((runs, None)) };
+        let (id, found) = match source.next().await? {
+            Next::Run(id, found) => (id, found),
+            Next::GoesOn(before) => {
+                cursor.before = before;
+                return Ok((runs, Some(cursor)));
+            }
+            Next::Over => return Ok((runs, None)),
+        };
         if runs.len() == size {
             return Ok((runs, Some(cursor)));
         }
@@ -176,7 +207,7 @@ pub(super) async fn page(
             Some(retired) => retired_summary(retired, state),
             None => live_summary(id, row, state),
         };
-        if lines.takes(&run) {
+        if lines.takes(&run) && !(lines.is_folded && source.has_passed_by(id, row)?) {
             if lines.is_folded {
                 run.retries = earlier(api, state, row.retry_of).await?;
             }
@@ -208,65 +239,90 @@ fn earlier_in_state(row: &RunRow, state: &State) -> Vec<RunId> {
     std::iter::successors(row.retry_of, before).take(CHAIN_NAMED_MAX).collect()
 }
 
-/// The runs of the state and of history, by id, the newest first. `None` in the second place: it is in the state.
+/// The runs of the state and of history, by id, the newest first.
 struct Merged<'a> {
     api: &'a Api,
     state: &'a State,
-    workflow: Option<&'a WorkflowName>,
+    among: Among,
+    batch_max: usize,
     live: Option<RunId>,
-    before: RunId,
     batch: std::vec::IntoIter<RetiredRun>,
     retired: Option<RetiredRun>,
-    is_read_through: bool,
+    /// History is read down to here; `None`: all of it is.
+    before: Option<RunId>,
+}
+
+/// What comes next in a list.
+enum Next {
+    /// A run. `None` in the second place: it is in the state.
+    Run(RunId, Option<RetiredRun>),
+    /// Nothing was found for now among what was looked at: all runs from this one on.
+    GoesOn(RunId),
+    /// Nothing.
+    Over,
 }
 
 impl<'a> Merged<'a> {
-    fn new(api: &'a Api, state: &'a State, (before, workflow): (RunId, Option<&'a WorkflowName>)) -> Self {
+    fn new(api: &'a Api, state: &'a State, before: RunId, (among, size): (Among, usize)) -> Self {
         Self {
             api,
             state,
-            workflow,
+            among,
+            // One more tells whether there is a next page.
+            batch_max: (size + 1).clamp(*BATCH.start(), *BATCH.end()),
             live: before_in(state, before),
-            before,
             batch: Vec::new().into_iter(),
             retired: None,
-            is_read_through: false,
+            before: Some(before),
         }
     }
 
-    async fn next(&mut self) -> Result<Option<(RunId, Option<RetiredRun>)>, ApiError> {
+    async fn next(&mut self) -> Result<Next, ApiError> {
         self.fill().await?;
         let retired = self.retired.as_ref().map(|run| run.id);
+        // Below what was looked at in history nothing is known.
+        let known = self.before.filter(|_| retired.is_none());
         let (live, retired) = match (self.live, retired) {
-            (None, None) => return Ok(None),
+            (None, None) => return Ok(known.map_or(Next::Over, Next::GoesOn)),
             // A run that is leaving may be in both for a moment; the state is the truth.
             (Some(live), Some(retired)) if live == retired => {
                 self.retired = None;
                 (Some(live), None)
             }
             (Some(live), Some(retired)) if live < retired => (None, Some(retired)),
+            (Some(live), None) if known.is_some_and(|before| live < before) => {
+                return Ok(known.map_or(Next::Over, Next::GoesOn));
+            }
             (Some(live), Some(_) | None) => (Some(live), None),
             (None, Some(retired)) => (None, Some(retired)),
         };
         if let Some(id) = live {
             self.live = before_in(self.state, id);
-            return Ok(Some((id, None)));
+            return Ok(Next::Run(id, None));
         }
-        Ok(retired.zip(self.retired.take()).map(|(id, run)| (id, Some(run))))
+        Ok(retired.zip(self.retired.take()).map_or(Next::Over, |(id, run)| Next::Run(id, Some(run))))
     }
 
     async fn fill(&mut self) -> Result<(), ApiError> {
         if self.retired.is_none() {
             self.retired = self.batch.next();
         }
-        if self.retired.is_none() && !self.is_read_through {
-            let batch = self.api.history.runs_before(self.before, self.workflow, BATCH).await?;
-            self.is_read_through = batch.len() < BATCH;
-            self.before = batch.last().map_or(self.before, |run| run.id);
-            self.batch = batch.into_iter();
+        if let Some(before) = self.before.filter(|_| self.retired.is_none()) {
+            let page = self.api.history.runs_before(before, &self.among, self.batch_max).await?;
+            self.before = page.next;
+            self.batch = page.runs.into_iter();
             self.retired = self.batch.next();
         }
         Ok(())
+    }
+
+    /// Whether a later run of its chain was left out of what is read from history, so that this one is not their line. Those
+    /// of the state have all come by.
+    fn has_passed_by(&self, id: RunId, row: &RunRow) -> Result<bool, ApiError> {
+        match self.among {
+            Among::All => Ok(false),
+            Among::Pairs(_) => Ok(self.api.history.has_later_retry(row.retry_root, id)?),
+        }
     }
 }
 

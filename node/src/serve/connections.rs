@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
 use super::bounds::{Seat, Seats};
@@ -21,9 +21,14 @@ use super::bounds::{Seat, Seats};
 /// A machine that has no file for a connection is asked again after so long.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// Whoever connects and says nothing for so long is not heard any more: tonic would wait for ever.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+
 /// A connection that holds its seat until it is closed.
 pub(crate) struct Admitted<C> {
     connection: C,
+    /// Until its first byte has come.
+    silence: Option<Pin<Box<Sleep>>>,
     readers: Readers,
     stalled_max: Duration,
     _seat: Seat,
@@ -42,7 +47,8 @@ pub(crate) fn admit<C: Send>(
                 Ok(connection) => {
                     if let Ok(seat) = seats.take() {
                         let readers = Readers::default();
-                        let admitted = Admitted { connection, readers, stalled_max, _seat: seat };
+                        let silence = Some(Box::pin(tokio::time::sleep(SILENT_MAX)));
+                        let admitted = Admitted { connection, silence, readers, stalled_max, _seat: seat };
                         return Some((Ok(admitted), (incoming, seats)));
                     }
                 }
@@ -118,7 +124,15 @@ impl<C: AsyncRead + Unpin> AsyncRead for Admitted<C> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(context, into)
+        let polled = Pin::new(&mut self.connection).poll_read(context, into);
+        if polled.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = &mut self.silence
+            && silence.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said")));
+        }
+        polled
     }
 }
 

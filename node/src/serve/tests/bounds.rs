@@ -5,7 +5,7 @@ use std::time::Duration;
 use matins_core::time::Timestamp;
 use matins_proto::v1::logs_client::LogsClient;
 use matins_proto::v1::runs_client::RunsClient;
-use matins_proto::v1::{ReadLogsRequest, WatchRunRequest, WatchRunsRequest};
+use matins_proto::v1::{ClusterStatusRequest, ReadLogsRequest, WatchRunRequest, WatchRunsRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
@@ -106,6 +106,17 @@ async fn a_connection_beyond_the_bound_is_closed_at_once() {
     assert_eq!(value(&world, "matins_turned_away_total{bound=\"connections\"}"), "1");
     drop(held);
     until("it makes room", || used() == "1").await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_connects_and_says_nothing_is_not_heard_any_more() {
+    let world = World::empty().await;
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    let read = tokio::time::timeout(2 * DEADLINE, silent.read(&mut [0; 1])).await.expect("it is closed");
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    // The client that has spoken goes on.
+    world.cluster().status(ClusterStatusRequest {}).await.unwrap();
     world.stop().await;
 }
 

@@ -188,8 +188,8 @@ impl Consensus {
     /// was one is refused.
     fn gone_before(&self, text: &str) -> Result<NodeId, ChangeError> {
         let state = self.state();
-        let mut goers = state.cluster.goers.iter().rev();
-        let found = goers.find(|(node, name)| name == text || node.to_string() == text);
+        let mut removals = state.cluster.removals.iter().rev();
+        let found = removals.find(|(node, name)| name == text || node.to_string() == text);
         found.map(|(node, _)| *node).ok_or_else(|| ChangeError::NoMember(text.to_owned()))
     }
 

@@ -11,7 +11,7 @@ use crate::id::{ExecutorId, Leadership, LogIndex, NodeId};
 use crate::mutation::{Mutation, planted};
 use crate::state::settings::Change;
 use crate::state::{
-    BackfillState, GOERS_MAX, LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, Settings, WorkKey,
+    BackfillState, LEADERSHIPS_KEPT_MAX, Leader, LeadershipRow, REMOVALS_KEPT_MAX, Settings, WorkKey,
 };
 use crate::time::{Millis, Timestamp};
 
@@ -88,11 +88,11 @@ impl Step<'_> {
 
     /// A node is about to be taken out; the oldest of too many are forgotten.
     pub(super) fn member_goes(&mut self, node: NodeId, name: String) -> Applied {
-        let goers = &mut self.state.cluster.goers;
-        goers.retain(|(goer, _)| *goer != node);
-        goers.push((node, name));
-        let too_many = goers.len().saturating_sub(GOERS_MAX);
-        goers.drain(..too_many);
+        let removals = &mut self.state.cluster.removals;
+        removals.retain(|(removed, _)| *removed != node);
+        removals.push((node, name));
+        let too_many = removals.len().saturating_sub(REMOVALS_KEPT_MAX);
+        removals.drain(..too_many);
         Ok(Answer::Done)
     }
 

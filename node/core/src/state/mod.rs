@@ -156,13 +156,13 @@ pub struct Cluster {
     pub forgotten: Option<Timestamp>,
     /// Why no new runs are made, while disks are full (PROTOCOL 6.12).
     pub full_disk: Option<crate::command::FullDisk>,
-    /// Nodes that were to be taken out, with their labels, the newest last; [`GOERS_MAX`] at most. One whose change failed
-    /// is a member still.
-    pub goers: Vec<(NodeId, String)>,
+    /// Nodes that were to be taken out, with their labels, the newest last; [`REMOVALS_KEPT_MAX`] at most. One whose change
+    /// failed is a member still.
+    pub removals: Vec<(NodeId, String)>,
 }
 
 /// So many nodes that were taken out are remembered.
-pub const GOERS_MAX: usize = 100;
+pub const REMOVALS_KEPT_MAX: usize = 100;
 
 /// What a cluster began anew from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

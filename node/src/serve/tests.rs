@@ -13,6 +13,7 @@ mod workflows;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use matins_core::time::Timestamp;
 use matins_proto::ERROR_DOMAIN;
 use matins_proto::v1::backfills_client::BackfillsClient;
 use matins_proto::v1::cluster_client::ClusterClient;
@@ -31,6 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::cluster::{LogPiece, LogStream};
 use super::{Door, DoorLimits, serve};
 use alone::Alone;
 
@@ -103,6 +105,18 @@ impl World {
 
     pub(super) fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel.clone())
+    }
+
+    /// The attempt that is live has printed so many long lines.
+    pub(super) fn has_printed(&self, lines: usize) {
+        let piece = LogPiece {
+            position: 1,
+            at: Timestamp::from_millis(5),
+            stream: LogStream::Stdout,
+            text: ("x".repeat(60_000) + "\n").into(),
+        };
+        let fence = *self.alone.state().live.first().unwrap().0;
+        self.alone.logs.lock().unwrap().insert(fence, vec![piece; lines]);
     }
 
     /// Applies one source.

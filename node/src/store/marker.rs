@@ -155,24 +155,8 @@ impl DataDir {
         expected: Expected,
         draw: impl FnOnce() -> NodeId,
     ) -> Result<Self, MarkerError> {
-        let not_writable = |source| MarkerError::ReadOnly { path: root.into(), source };
-        let failed = |source| MarkerError::Store { path: root.into(), source };
-        files.create_dir(root).map_err(not_writable)?;
-        let lock = take_lock(&*files, root)?;
-        probe(&*files, root).map_err(not_writable)?;
-        let path = root.join(MARKER);
-        let marker = match checked::read_whole(&*files, &path).map_err(failed)? {
-            Some(bytes) => {
-                let marker = parse(&path, &bytes).map_err(failed)?;
-                files.sync_dir(root).map_err(not_writable)?;
-                marker
-            }
-            None if is_empty(&*files, root).map_err(failed)? => {
-                let node = expected.node.unwrap_or_else(draw);
-                Marker { format: FORMAT, node, cluster: None, level: 0, stopped: None }
-            }
-            None => return Err(MarkerError::NotOurs(root.into())),
-        };
+        let draw = || expected.node.unwrap_or_else(draw);
+        let (marker, lock) = take(&*files, root, draw, None)?;
         check(root, &marker, &expected)?;
         Self::held(files, root, marker, lock)
     }
@@ -204,20 +188,7 @@ impl DataDir {
         reason: &str,
         draw: impl FnOnce() -> NodeId,
     ) -> Result<Self, MarkerError> {
-        let not_writable = |source| MarkerError::ReadOnly { path: root.into(), source };
-        let failed = |source| MarkerError::Store { path: root.into(), source };
-        files.create_dir(root).map_err(not_writable)?;
-        let lock = take_lock(&*files, root)?;
-        probe(&*files, root).map_err(not_writable)?;
-        let path = root.join(MARKER);
-        let marker = match checked::read_whole(&*files, &path).map_err(failed)? {
-            Some(bytes) => parse(&path, &bytes).map_err(failed)?,
-            None if is_empty(&*files, root).map_err(failed)? => {
-                let stopped = Some(reason.to_owned());
-                Marker { format: FORMAT, node: draw(), cluster: None, level: 0, stopped }
-            }
-            None => return Err(MarkerError::NotOurs(root.into())),
-        };
+        let (marker, lock) = take(&*files, root, draw, Some(reason))?;
         if marker.stopped.as_deref() != Some(reason) {
             return Err(MarkerError::NotOurs(root.into()));
         }
@@ -294,6 +265,35 @@ impl DataDir {
     fn lock(&self) -> MutexGuard<'_, Marker> {
         self.marker.lock().expect("no holder panics")
     }
+}
+
+/// Locks the directory, made if there is none, and reads its marker. An empty one gets a marker of its own, with `draw`'s id and
+/// stopped for the given reason.
+fn take(
+    files: &dyn Files,
+    root: &Path,
+    draw: impl FnOnce() -> NodeId,
+    stopped: Option<&str>,
+) -> Result<(Marker, Box<dyn Lock>), MarkerError> {
+    let not_writable = |source| MarkerError::ReadOnly { path: root.into(), source };
+    let failed = |source| MarkerError::Store { path: root.into(), source };
+    files.create_dir(root).map_err(not_writable)?;
+    let lock = take_lock(files, root)?;
+    probe(files, root).map_err(not_writable)?;
+    let path = root.join(MARKER);
+    let marker = match checked::read_whole(files, &path).map_err(failed)? {
+        Some(bytes) => {
+            let marker = parse(&path, &bytes).map_err(failed)?;
+            files.sync_dir(root).map_err(not_writable)?;
+            marker
+        }
+        None if is_empty(files, root).map_err(failed)? => {
+            let stopped = stopped.map(ToOwned::to_owned);
+            Marker { format: FORMAT, node: draw(), cluster: None, level: 0, stopped }
+        }
+        None => return Err(MarkerError::NotOurs(root.into())),
+    };
+    Ok((marker, lock))
 }
 
 fn take_lock(files: &dyn Files, root: &Path) -> Result<Box<dyn Lock>, MarkerError> {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use matins_core::state::AttemptOutcome;
-use matins_core::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,7 +12,6 @@ use tokio::net::TcpStream;
 use super::table::{Call, ROUTES};
 use super::{DESCRIPTION, openapi_text};
 use crate::serve::DoorLimits;
-use crate::serve::cluster::{LogPiece, LogStream};
 use crate::serve::tests::World;
 
 /// An answer in its parts.
@@ -241,14 +239,7 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
     applied(&world).await;
     let run = world.start("w").await.unwrap();
     // More than what the kernel holds for a connection.
-    let piece = LogPiece {
-        position: 1,
-        at: Timestamp::from_millis(5),
-        stream: LogStream::Stdout,
-        text: ("x".repeat(60_000) + "\n").into(),
-    };
-    let fence = *world.alone.state().live.first().unwrap().0;
-    world.alone.logs.lock().unwrap().insert(fence, vec![piece; 500]);
+    world.has_printed(500);
     let path = format!("/v1/runs/{run}/logs");
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use matins_core::time::Timestamp;
 use matins_proto::v1::logs_client::LogsClient;
 use matins_proto::v1::runs_client::RunsClient;
 use matins_proto::v1::{ClusterStatusRequest, ReadLogsRequest, WatchRunRequest, WatchRunsRequest};
@@ -15,10 +14,12 @@ use tonic_types::StatusExt as _;
 use super::{World, reason};
 use crate::metrics::Scrape as _;
 use crate::serve::DoorLimits;
-use crate::serve::cluster::{LogPiece, LogStream};
 
 /// Long enough for anything here, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long an impatient node waits for the reader of a stream.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// It is the answer of a node that has no room, with a delay.
 #[track_caller]
@@ -120,23 +121,21 @@ async fn whoever_connects_and_says_nothing_is_not_heard_any_more() {
     world.stop().await;
 }
 
-#[tokio::test]
-async fn a_stream_that_nobody_reads_ends_its_connection() {
-    let short = Duration::from_millis(300);
-    let limits = DoorLimits { stalled_max: short, keepalive: short, ..DoorLimits::default() };
+/// A node that soon cuts off who reads nothing, and a run whose one attempt is live.
+async fn impatient() -> (World, String) {
+    let limits = DoorLimits { stalled_max: PATIENCE, keepalive: PATIENCE, ..DoorLimits::default() };
     let world = World::with(limits).await;
     world.alone.found();
     world.apply("workflow: w\ntasks: { t: { run: 'true' } }").await.unwrap();
     let run = world.start("w").await.unwrap();
+    (world, run)
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_ends_its_connection() {
+    let (world, run) = impatient().await;
     // More than what a client takes without being asked for it.
-    let piece = LogPiece {
-        position: 1,
-        at: Timestamp::from_millis(5),
-        stream: LogStream::Stdout,
-        text: ("x".repeat(60_000) + "\n").into(),
-    };
-    let fence = *world.alone.state().live.first().unwrap().0;
-    world.alone.logs.lock().unwrap().insert(fence, vec![piece; 100]);
+    world.has_printed(100);
     let channel = Endpoint::try_from(format!("http://{}", world.address)).unwrap();
     let channel = channel.initial_stream_window_size(65_535).connect().await.unwrap();
     let read = ReadLogsRequest { run: run.clone(), ..Default::default() };
@@ -155,17 +154,12 @@ async fn a_stream_that_nobody_reads_ends_its_connection() {
 
 #[tokio::test]
 async fn a_stream_that_is_read_slowly_goes_on() {
-    let short = Duration::from_millis(300);
-    let limits = DoorLimits { stalled_max: short, keepalive: short, ..DoorLimits::default() };
-    let world = World::with(limits).await;
-    world.alone.found();
-    world.apply("workflow: w\ntasks: { t: { run: 'true' } }").await.unwrap();
-    let run = world.start("w").await.unwrap();
+    let (world, run) = impatient().await;
     let mut watched =
         world.runs().watch(WatchRunRequest { run, ..Default::default() }).await.unwrap().into_inner();
     // Longer than a stream may wait: there is nothing that waits for its reader.
     for _ in 0..2 {
-        tokio::time::sleep(3 * short).await;
+        tokio::time::sleep(3 * PATIENCE).await;
         assert!(watched.message().await.unwrap().is_some());
     }
     world.stop().await;

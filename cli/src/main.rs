@@ -32,6 +32,7 @@ mod workflow;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -39,6 +40,9 @@ use crate::args::{Cli, Verb};
 use crate::context::{Context, Outcome};
 use crate::executor::ExecutorVerb;
 use crate::fault::Fault;
+
+/// How long calls for the disk that nobody waits for any more may keep this process.
+const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // A supervisor stays small: it forks for each task, and a fork costs what there is of it.
@@ -88,5 +92,8 @@ fn perform(verb: Verb, context: &Context) -> Outcome {
     };
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Fault::machine("cannot start the runtime", error))?;
-    runtime.block_on(verb.perform(context))
+    let outcome = runtime.block_on(verb.perform(context));
+    // A disk that hangs keeps no process that has nothing left to do.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
+    outcome
 }

@@ -31,6 +31,10 @@ use crate::system::blocking;
 
 /// Before a block that could not be read is asked for again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long a node that stops takes at most to close its index: the next start can do without.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// Between looks whether anybody still reads the index.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// So often it is tried before the log says that it cannot be had.
 const TRIES_PER_WARNING: u32 = 10;
 
@@ -132,6 +136,18 @@ impl History {
             if states.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Closes the index, so that it is believed also after the machine was started anew. For the last who needs it: others
+    /// who hold it have a moment to let go. Never fails: an index that was not closed is built again.
+    pub async fn close(self) {
+        match tokio::time::timeout(CLOSE_WITHIN, close_alone(self.index)).await {
+            Ok(Ok(())) => tracing::debug!("the index of history is closed"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = error_chain(&error), "the index of history is not closed in order");
+            }
+            Err(_) => tracing::warn!("the index of history is not closed in order: it takes too long"),
         }
     }
 
@@ -293,6 +309,19 @@ impl History {
             }
         }
     }
+}
+
+/// Closes an index once nobody else holds it.
+async fn close_alone(mut index: Arc<Index>) -> Result<(), StoreError> {
+    // A call for the disk runs to its end though nobody waits for it any more, and streams of clients end by themselves.
+    let index = loop {
+        match Arc::try_unwrap(index) {
+            Ok(alone) => break alone,
+            Err(shared) => index = shared,
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    blocking(move || index.close()).await
 }
 
 /// A run as retention has left it: its logs are gone while it stays (PROTOCOL 6.11).

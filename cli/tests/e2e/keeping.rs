@@ -275,6 +275,49 @@ fn history_logs_and_blobs_have_their_time() {
     cluster.until_within(limit, "the disk is freed", || blobs() + 2 <= before);
 }
 
+/// The index of history is believed after a reboot if it was closed before, and built again if it was not.
+#[test]
+fn a_node_that_stops_in_order_keeps_its_index_of_history_over_a_reboot() {
+    let in_boot = |node: &mut Node, boot: &str| node.environment.push(("MATINS_TEST_BOOT", boot.into()));
+    let mut cluster = Cluster::start_with(1, |node| {
+        shrunk(node);
+        in_boot(node, "first");
+    });
+    cluster.apply(WORK);
+    load(&cluster, 6);
+    cluster
+        .until("all are in history", || cluster.status(0).is_some_and(|status| status["retiredRuns"] == "6"));
+    let until_listed = |cluster: &Cluster| {
+        let listed = || cluster.json(&["run", "list", "quick"]).as_array().map(Vec::len);
+        cluster.until("history is indexed", || listed() == Some(6));
+    };
+    until_listed(&cluster);
+    let built_again = |cluster: &Cluster| {
+        let log = fs::read_to_string(cluster.nodes[0].log()).expect("it has a log");
+        log.matches("the index of history is built again").count()
+    };
+
+    cluster.nodes[0].stop();
+    in_boot(&mut cluster.nodes[0], "second");
+    cluster.nodes[0].up();
+    cluster.until_ready();
+    until_listed(&cluster);
+    assert_eq!(built_again(&cluster), 0, "it was closed");
+
+    cluster.nodes[0].kill();
+    cluster.nodes[0].up();
+    cluster.until_ready();
+    until_listed(&cluster);
+    assert_eq!(built_again(&cluster), 0, "the machine was not restarted");
+
+    cluster.nodes[0].kill();
+    in_boot(&mut cluster.nodes[0], "third");
+    cluster.nodes[0].up();
+    cluster.until_ready();
+    until_listed(&cluster);
+    assert_eq!(built_again(&cluster), 1, "it was open when the machine went down");
+}
+
 #[test]
 fn a_full_disk_takes_no_new_runs_and_every_report() {
     let mut cluster = Cluster::start(1);

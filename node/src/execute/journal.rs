@@ -52,7 +52,7 @@ impl Journal {
         }
         // Jobs, outputs and logs are nobody else's business on this machine.
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let boot = system::boot_id()?;
         let known = fs::read_to_string(dir.join("journal")).ok().and_then(|text| text.trim().parse().ok());
         let identity = Identity { boot, journal: known.unwrap_or_default() };
         let mut journal = Self { dir: dir.to_owned(), identity, spares: Spares::open(dir.join("spare"))? };

@@ -97,6 +97,7 @@ pub enum NodeError {
 /// A running node.
 pub struct Node {
     consensus: Consensus,
+    history: History,
     executor: Option<ExecutorHandle>,
     public: SocketAddr,
     cluster: SocketAddr,
@@ -142,10 +143,11 @@ impl Node {
         let history = History::open(&folder, blobs.clone(), consensus.states())?;
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
         let own_logs = executor.as_ref().map(|executor| (executor.logs(), executor.metrics()));
-        let parts = Parts { consensus: consensus.clone(), history, clock, own_logs, blobs, config };
+        let parts =
+            Parts { consensus: consensus.clone(), history: history.clone(), clock, own_logs, blobs, config };
         parts.spawn((public, cluster, files), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
-        Ok(Self { consensus, executor, public: public_at, cluster: cluster_at, stopping, tasks })
+        Ok(Self { consensus, history, executor, public: public_at, cluster: cluster_at, stopping, tasks })
     }
 
     /// Where it listens for clients.
@@ -173,6 +175,7 @@ impl Node {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        self.history.close().await;
         self.consensus.stop().await;
     }
 

@@ -17,7 +17,7 @@ use real as machine;
 #[cfg(feature = "simulation")]
 use simulated as machine;
 
-pub use machine::clock::{boot_time, wall_time};
+pub use machine::clock::{boot_id, boot_time, wall_time};
 pub use machine::net::{Incoming, Listener, close_stalled, connect, connect_lazy, incoming, listen};
 pub use machine::process::{
     apart, blocking, disk, disk_use, exit, keep_watch, raise_open_files, random, restore_open_files,

@@ -25,6 +25,7 @@ pub use self::lists::{Among, Listed, MERGED_MAX};
 
 use super::files::{Disk, Files as _};
 use super::{Result, StoreError, checked};
+use crate::system;
 
 /// sled's page cache.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -127,7 +128,8 @@ impl History {
     /// out, and what is missing is answered, for the caller to [`History::add_block`]. After a power cut, or when it
     /// does not open, all of it is missing.
     pub fn open(dir: &Path, expected: &BTreeSet<Digest>) -> Result<(Self, BTreeSet<Digest>)> {
-        Self::open_in_boot(dir, &boot_id(), expected)
+        // Where the boot cannot be known no index is believed that was open.
+        Self::open_in_boot(dir, &system::boot_id().unwrap_or_default(), expected)
     }
 
     /// Opens a copy of an index to look at it, whatever it was left like. An index that does not open is an error here.
@@ -143,6 +145,12 @@ impl History {
             Ok(None) | Err(_) => false,
         };
         if !is_sound {
+            if dir.join(DATABASE).exists() {
+                tracing::info!(
+                    blocks = expected.len(),
+                    "the index of history is built again: the machine went down while it was open, or another release made it"
+                );
+            }
             Self::wipe(dir)?;
         }
         // Were sled to panic while it opens, this would be found at the next start.
@@ -314,12 +322,6 @@ const DATABASE: &str = "index";
 /// Turns an error of sled into ours.
 fn failed(doing: &'static str, dir: &Path) -> impl FnOnce(sled::Error) -> StoreError {
     move |error| StoreError::io(doing, dir)(error.into())
-}
-
-/// Names this boot of the machine; empty if that cannot be known, and then no open index is believed.
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
 }
 
 fn sync_all(dir: &Path) -> io::Result<()> {

@@ -1,4 +1,6 @@
-//! The two clocks of this machine.
+//! The two clocks of this machine, and what tells one boot of it from another.
+
+use std::io;
 
 use matins_core::time::{BootTime, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -30,4 +32,17 @@ fn test_offset_millis() -> i64 {
 #[cfg(not(debug_assertions))]
 const fn test_offset_millis() -> i64 {
     0
+}
+
+/// Names this boot of the machine: what only its memory held is there until this changes.
+pub fn boot_id() -> io::Result<String> {
+    if let Some(pretended) = test_boot_id() {
+        return Ok(pretended);
+    }
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// The boot that a test pretends: what `MATINS_TEST_BOOT` says. Only builds for development look.
+fn test_boot_id() -> Option<String> {
+    cfg!(debug_assertions).then(|| std::env::var("MATINS_TEST_BOOT").ok()).flatten()
 }

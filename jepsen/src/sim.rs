@@ -153,6 +153,13 @@ mod tests {
         assert_ne!(report.verdict(), Verdict::Broken, "{report}");
     }
 
+    /// In this one the first leader comes after the first request has expired.
+    #[test]
+    fn workflows_are_registered_after_a_long_outage_at_the_beginning() {
+        let report = run(&Arguments { seeds: 1, from: 1_000_033, hours: None, threads: Some(1) });
+        assert_ne!(report.verdict(), Verdict::Broken, "{report}");
+    }
+
     #[test]
     fn a_seed_tells_the_same_story_twice() {
         let story = |seed| {

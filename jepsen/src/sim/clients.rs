@@ -38,6 +38,10 @@ pub(super) struct Clients {
     asked: Vec<Asked>,
 }
 
+/// The number of the command that registers the workflows. Without it nothing would happen at all, so it is asked for under
+/// a new id when an outage at the very beginning outlasts the first one; registering the same again changes nothing.
+const FOUNDING: usize = 0;
+
 /// How long an answer is remembered.
 const NOT_AFTER: Millis = Millis::from_mins(10);
 
@@ -99,15 +103,19 @@ impl World {
         if asked.is_done {
             return;
         }
+        let has_expired =
+            asked.request.as_ref().is_some_and(|request| request.not_after < self.consensus.state.now);
+        if has_expired && number == FOUNDING {
+            asked.request = None;
+        }
+        let is_over = has_expired && number != FOUNDING;
         if asked.request.is_none() {
-            let id: RequestId = format!("request-{number}").parse().expect("a request id");
+            let id: RequestId = format!("request-{number}-{}", asked.tries).parse().expect("a request id");
             asked.request = Some(Request { id, not_after: about_now + NOT_AFTER });
         } else {
             self.counts.repeats += 1;
         }
         asked.tries += 1;
-        let is_over =
-            asked.request.as_ref().is_some_and(|request| request.not_after < self.consensus.state.now);
         if is_over || asked.tries > 400 {
             asked.is_done = true;
             self.counts.maybe += 1;
@@ -169,14 +177,15 @@ impl World {
 
     pub(super) fn client_hears(&mut self, number: usize) {
         let asked = &mut self.clients.asked[number];
-        let is_tried_again = matches!(
-            asked.answer,
-            Some(Err(Refusal::TicksDue(_) | Refusal::Limit { .. } | Refusal::FullDisk(_)))
-        );
+        let is_tried_again = match asked.answer {
+            Some(Err(Refusal::TicksDue(_) | Refusal::Limit { .. } | Refusal::FullDisk(_))) => true,
+            Some(Err(Refusal::Expired { .. })) => number == FOUNDING,
+            Some(Ok(_) | Err(_)) | None => false,
+        };
         if !is_tried_again {
             asked.is_done = true;
         }
-        if number == 0 && matches!(asked.answer, Some(Err(_))) && !is_tried_again {
+        if number == FOUNDING && matches!(asked.answer, Some(Err(_))) && !is_tried_again {
             let told = format!("the harness: the workflows were not taken: {:?}", asked.answer);
             self.breaks(told);
         }

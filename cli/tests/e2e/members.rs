@@ -82,6 +82,45 @@ fn a_change_that_would_stop_the_cluster_is_refused_with_the_way_out() {
     assert_eq!(voters(&cluster), 2);
 }
 
+/// The id of the member that answers there.
+fn id_at(cluster: &Cluster, at: usize) -> String {
+    let status = cluster.json(&["cluster", "status"]);
+    let nodes = status["nodes"].as_array().expect("it names the nodes");
+    let node = nodes.iter().find(|node| node["address"] == *cluster.nodes[at].endpoint());
+    node.and_then(|node| node["id"].as_str()).expect("it is a member").to_owned()
+}
+
+/// Whoever repeats a command by name does not hit the next node of that name.
+#[test]
+fn a_name_that_a_removed_node_had_does_not_mean_the_next_one() {
+    let mut cluster = Cluster::start(1);
+    cluster.grow();
+    let (old, name) = (id_at(&cluster, 1), cluster.nodes[1].name.clone());
+    cluster.ask(&["cluster", "remove", &name]).well();
+    cluster.until_left(1);
+    cluster.nodes.remove(1);
+    let again = cluster.json(&["cluster", "remove", &name]);
+    assert_eq!((&again["node"], &again["voters"]), (&old.as_str().into(), &1.into()), "it is done");
+
+    let named = name.clone();
+    let next = cluster.start_empty_with(|node| node.name.clone_from(&named));
+    let address = cluster.nodes[next].cluster_address();
+    cluster.ask(&["cluster", "add", &address]).well();
+    let new = id_at(&cluster, next);
+    for args in [&["remove", &name][..], &["remove", "n1", "--force", &name]] {
+        let said = cluster.ask(&[&["cluster"], args].concat());
+        assert_eq!(said.code, Some(4), "{args:?}: {said:?}");
+        assert!(said.err.contains(&old) && said.err.contains(&new), "{args:?}: {said:?}");
+    }
+    let replaced = cluster.json(&["cluster", "replace", &name, &address]);
+    assert_eq!(replaced["node"], *new, "it has the place: {replaced}");
+    cluster.ask(&["cluster", "remove", &old]).well();
+    assert_eq!(voters(&cluster), 2, "nobody else went");
+    cluster.ask(&["cluster", "remove", &new]).well();
+    cluster.until_left(next);
+    assert_eq!(voters(&cluster), 1);
+}
+
 #[test]
 fn a_lead_that_is_handed_over_is_taken_within_two_seconds() {
     let cluster = Cluster::start(3);

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::blobs;
 use super::consensus::{Consensus, Inner};
 use super::error::ChangeError;
+use super::meant::{Meant, meant};
 use super::types::{Member, Members};
 use super::{lead, leave, wire};
 
@@ -144,21 +145,19 @@ impl Consensus {
     async fn plan(&self, change: &MemberChange) -> Result<Plan, ChangeError> {
         let members = self.members();
         let mut goes = BTreeMap::new();
-        let (mut named, mut went) = (None, None);
+        let (mut named, mut went, mut unsure) = (None, None, None);
         if let Some(text) = &change.remove {
-            match members.find(text) {
-                Some(node) => named = Some(node),
-                // A replacement that was done before: the one is gone, the other votes.
-                None if change.add.is_some() => {}
-                None => went = Some(self.gone_before(text)?),
+            match self.meant(text) {
+                Ok(Meant::Member(node)) => named = Some(node),
+                Ok(Meant::Gone(node)) if change.add.is_none() => went = Some(node),
+                Ok(Meant::Gone(_)) => unsure = Some(ChangeError::NoMember(text.clone())),
+                Err(error) if change.add.is_some() => unsure = Some(error),
+                Err(error) => return Err(error),
             }
         }
         goes.extend(named.map(|node| (node, members.nodes[&node].clone())));
         for text in &change.force {
-            let Some(node) = members.find(text) else {
-                self.gone_before(text)?;
-                continue;
-            };
+            let Meant::Member(node) = self.meant(text)? else { continue };
             if Some(node) != named {
                 self.must_be_dead(node, &members.nodes[&node]).await?;
                 goes.insert(node, members.nodes[&node].clone());
@@ -171,12 +170,10 @@ impl Consensus {
             Some(address) => Some(self.take_in(address).await?),
             None => None,
         };
-        if named.is_none()
-            && went.is_none()
-            && let Some(gone) = change.remove.as_ref()
-            && !comes.as_ref().is_some_and(|(node, _)| members.voters().contains(node))
-        {
-            return Err(ChangeError::NoMember(gone.clone()));
+        // A replacement that was done before: the one is gone, the other votes.
+        let votes = |node: &NodeId| members.voters().contains(node);
+        if let Some(error) = unsure.filter(|_| !comes.as_ref().is_some_and(|(node, _)| votes(node))) {
+            return Err(error);
         }
         let mut voters = members.voters();
         voters.retain(|node| !goes.contains_key(node));
@@ -184,13 +181,8 @@ impl Consensus {
         Ok(Plan { comes, goes, went, voters })
     }
 
-    /// One that is no member any more because it was taken out: whoever repeats that hears that it is done. A name that never
-    /// was one is refused.
-    fn gone_before(&self, text: &str) -> Result<NodeId, ChangeError> {
-        let state = self.state();
-        let mut removals = state.cluster.removals.iter().rev();
-        let found = removals.find(|(node, name)| name == text || node.to_string() == text);
-        found.map(|(node, _)| *node).ok_or_else(|| ChangeError::NoMember(text.to_owned()))
+    fn meant(&self, text: &str) -> Result<Meant, ChangeError> {
+        meant(text, &self.members(), &self.state().cluster.removals)
     }
 
     /// Notes who goes before they do: a leader that dies behind the change could not note it any more.

@@ -24,6 +24,7 @@ mod links;
 mod local;
 mod log;
 mod machine;
+mod meant;
 mod members;
 mod network;
 mod peer;

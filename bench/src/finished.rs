@@ -313,18 +313,8 @@ fn keep(blobs: &Blobs, blocks: Receiver<(Digest, Vec<u8>)>) -> Result<u64, Troub
 /// A backup of a state, its blobs left out: they are put in their place as they are.
 fn backup_of(state: &State) -> Vec<u8> {
     let bytes = state.encode();
-    let head = Head {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        cluster: state.cluster.id.unwrap_or(0),
-        level: state.cluster.level.into(),
-        index: state.index.0,
-        now: state.now.as_millis(),
-        state_bytes: bytes.len() as u64,
-        state_hash: Digest::of(&bytes),
-        blobs: 0,
-    };
     let mut writer = Writer::default();
-    let mut backup = writer.frame(&Part::Head(head));
+    let mut backup = writer.frame(&Part::Head(Head::of(state, &bytes, 0)));
     for chunk in bytes.chunks(CHUNK_BYTES) {
         backup.extend(writer.frame(&Part::State(chunk.to_vec())));
     }

@@ -2,10 +2,11 @@
 //! (PROTOCOL 6.10).
 //!
 //! A head, the state in chunks, each blob as a name and chunks, an end with the totals and the SHA-256 of all before it. Each
-//! frame has a checksum besides. What a state means is not known here. Start reading at [`Writer`], then [`Scan`].
+//! frame has a checksum besides. Of a state no more is known here than what its head says. Start reading at [`Writer`], then [`Scan`].
 
 use std::io;
 
+use matins_core::State;
 use matins_core::id::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -37,6 +38,22 @@ pub struct Head {
     pub state_hash: Digest,
     /// How many blobs it names, those that no node has included.
     pub blobs: u64,
+}
+
+impl Head {
+    /// The head of a backup of a state, which takes these bytes, and of so many blobs.
+    pub fn of(state: &State, bytes: &[u8], blobs: usize) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster: state.cluster.id.unwrap_or(0),
+            level: state.cluster.level.into(),
+            index: state.index.0,
+            now: state.now.as_millis(),
+            state_bytes: bytes.len() as u64,
+            state_hash: Digest::of(bytes),
+            blobs: blobs as u64,
+        }
+    }
 }
 
 /// A frame, decoded.

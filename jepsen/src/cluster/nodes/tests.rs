@@ -5,22 +5,30 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::cluster::clean::Folder;
 
+impl Nodes {
+    /// So many nodes whose program is this script. They are not started yet, and lie in a folder of their own.
+    pub(in crate::cluster) fn scripted(number: u32, count: usize, script: &str) -> (Folder, Self) {
+        let folder = Folder::make(number).unwrap();
+        let binary = folder.path().join("node");
+        fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        let plan = Plan {
+            binary,
+            folder: folder.path().into(),
+            nodes: count,
+            spares: 0,
+            number,
+            shrink: 1,
+            with_disks: false,
+        };
+        let nodes = Self::prepare(&plan, &mut Vec::new()).unwrap();
+        (folder, nodes)
+    }
+}
+
 /// What is noted of nodes whose program is this script.
 fn left_by(number: u32, script: &str, health: DiskHealth) -> (Why, Vec<String>) {
-    let folder = Folder::make(number).unwrap();
-    let binary = folder.path().join("node");
-    fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
-    let plan = Plan {
-        binary,
-        folder: folder.path().into(),
-        nodes: 1,
-        spares: 0,
-        number,
-        shrink: 1,
-        with_disks: false,
-    };
-    let nodes = Nodes::prepare(&plan, &mut Vec::new()).unwrap();
+    let (_folder, nodes) = Nodes::scripted(number, 1, script);
     nodes.all[0].blame_disk(health);
     nodes.start().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::cluster::clean::Folder;
 use crate::cluster::faults::Faults;
-use crate::cluster::nodes::{Nodes, Plan};
+use crate::cluster::nodes::Nodes;
 use crate::cluster::observer::Observer;
 
 /// Says that it does something.
@@ -32,20 +31,8 @@ impl Nemesis for Idle {
 /// Nodes that are no nodes: they do nothing at all.
 fn with_field(number: u32, act: impl FnOnce(&Field)) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let folder = Folder::make(number).unwrap();
-    let binary = folder.path().join("idle");
-    std::fs::write(&binary, "#!/bin/sh\nexec sleep 60\n").unwrap();
-    std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let plan = Plan {
-        binary,
-        folder: folder.path().into(),
-        nodes: 3,
-        spares: 0,
-        number,
-        shrink: 1,
-        with_disks: false,
-    };
-    let nodes = Arc::new(Nodes::prepare(&plan, &mut Vec::new()).unwrap());
+    let (_folder, nodes) = Nodes::scripted(number, 3, "exec sleep 60");
+    let nodes = Arc::new(nodes);
     nodes.start().unwrap();
     let observer = runtime.block_on(async { Observer::start(&nodes) }).unwrap();
     let field = Field {

@@ -68,17 +68,7 @@ impl Sending {
         let copy = Arc::clone(&state);
         let named = async move { cluster.hold_named(&copy).await };
         let names = self.alive(named).await?.map_err(|why| Ended::Fault(fault_of("history", &why)))?;
-        let head = Head {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster: state.cluster.id.unwrap_or(0),
-            level: state.cluster.level.into(),
-            index: state.index.0,
-            now: state.now.as_millis(),
-            state_bytes: bytes.len() as u64,
-            state_hash: Digest::of(&bytes),
-            blobs: names.len() as u64,
-        };
-        self.part(&Part::Head(head)).await?;
+        self.part(&Part::Head(Head::of(&state, &bytes, names.len()))).await?;
         for chunk in bytes.chunks(CHUNK_BYTES) {
             self.part(&Part::State(chunk.to_vec())).await?;
         }

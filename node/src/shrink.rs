@@ -1,5 +1,5 @@
 //! Bounds of log and history that tests make smaller, so that what otherwise takes an hour or 64 MiB happens within
-//! seconds: checkpoints, snapshots, purges, blocks of history.
+//! seconds: checkpoints, snapshots, purges, blocks of history, watches that cannot go on where they were.
 //!
 //! They are divided by the number in `MATINS_TEST_SHRINK`. Only builds for development look; a release knows no such thing.
 

@@ -106,6 +106,12 @@ impl Api {
         (index > 0).then(|| self.recent.at_or_before(LogIndex(index))).flatten()
     }
 
+    /// The very state that a client heard of who heard up to `index`. `None`: it heard nothing, or that state was not kept.
+    pub(crate) fn heard_exactly(&self, index: u64) -> Option<Arc<State>> {
+        self.recent.note(self.state());
+        (index > 0).then(|| self.recent.at(LogIndex(index))).flatten()
+    }
+
     /// Leader time as this node reckons it.
     pub(crate) fn leader_time(&self) -> Timestamp {
         let now = self.state().now;

@@ -11,12 +11,13 @@ use matins_core::State;
 use matins_core::id::LogIndex;
 use matins_core::time::{BootTime, Millis, Timestamp};
 
+use crate::shrink::shrunk;
 use crate::system::boot_time;
 
 /// States are kept this far apart, so that a busy cluster does not fill the ring in a moment.
 const APART: Millis = Millis(100);
 /// How many are kept: half a minute of a busy cluster.
-const KEPT_MAX: usize = 300;
+const KEPT_MAX: u64 = 300;
 
 /// The ring.
 #[derive(Debug, Default)]
@@ -45,7 +46,7 @@ impl Recent {
         if before_last.is_some_and(|before| at.since(before) < APART) {
             kept.states.pop_back();
         }
-        if kept.states.len() == KEPT_MAX {
+        while kept.states.len() as u64 >= shrunk(KEPT_MAX) {
             kept.states.pop_front();
         }
         kept.states.push_back((at, state));
@@ -56,6 +57,11 @@ impl Recent {
     pub(crate) fn at_or_before(&self, index: LogIndex) -> Option<Arc<State>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.states.iter().rev().find(|(_, state)| state.index <= index).map(|(_, state)| Arc::clone(state))
+    }
+
+    /// The very state of an index. `None`: it was not kept, too long ago, or this node is not that far yet.
+    pub(crate) fn at(&self, index: LogIndex) -> Option<Arc<State>> {
+        self.at_or_before(index).filter(|state| state.index == index)
     }
 
     /// Leader time as this node reckons it: `state.now`, run on by the boot-time clock. `None` before the first state.
@@ -84,6 +90,8 @@ mod tests {
         assert_eq!(recent.at_or_before(LogIndex(10)).map(|state| state.index), Some(LogIndex(7)));
         assert_eq!(recent.at_or_before(LogIndex(12)).map(|state| state.index), Some(LogIndex(11)));
         assert_eq!(recent.at_or_before(LogIndex(6)), None);
+        assert_eq!(recent.at(LogIndex(7)).map(|state| state.index), Some(LogIndex(7)));
+        assert_eq!(recent.at(LogIndex(9)), None);
         assert!(recent.leader_time().is_some_and(|now| now >= Timestamp::from_millis(5)));
     }
 }

@@ -189,6 +189,28 @@ async fn a_watched_list_tells_new_lines_and_those_that_are_none_any_more() {
     world.stop().await;
 }
 
+/// Not every state is kept: one line came and went between two that are.
+#[tokio::test]
+async fn a_watched_list_that_goes_on_elsewhere_keeps_no_line_that_is_none_any_more() {
+    let world = World::founded().await;
+    world.apply(CHAIN).await.unwrap();
+    let watch = async |after_index| {
+        let states = vec![run::State::Running.into()];
+        let ask = WatchRunsRequest { states, after_index, ..Default::default() };
+        world.runs().watch_list(ask).await.unwrap().into_inner().message().await.unwrap().unwrap()
+    };
+    for _ in 0..5 {
+        let run = world.start("chain").await.unwrap();
+        let heard = watch(0).await;
+        assert_eq!(heard.runs[0].id, run);
+        world.runs().cancel(CancelRunRequest { run: run.clone(), ..Default::default() }).await.unwrap();
+        let next = watch(heard.index).await;
+        assert!(next.runs.is_empty(), "{next:?}");
+        assert!(next.resync || next.removed.contains(&run), "{run} would stay in the list: {next:?}");
+    }
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn waiting_ends_with_the_runs() {
     let world = World::founded().await;

@@ -128,9 +128,16 @@ struct WatchList {
     key: Vec<u8>,
     lines: Lines,
     limit: usize,
-    /// The lines that were told. `None` before the first message.
-    told: Option<BTreeMap<RunId, u64>>,
+    /// The lines that were told. `None`: all is told anew, as in the first message.
+    told: Option<BTreeMap<RunId, Line>>,
     is_over: bool,
+}
+
+/// What was told of a line.
+#[derive(Clone, Copy)]
+struct Line {
+    print: u64,
+    has_ended: bool,
 }
 
 /// Follows a list of runs.
@@ -141,7 +148,9 @@ pub(super) async fn list(
     let lines = Lines::of_watch(&request)?;
     let limit = page_size(request.limit, 50)?;
     api.read(false).await?;
-    let told = api.heard(request.after_index).map(|state| by_id(&Listed::new(lines.of_state(&state, limit))));
+    // An older state would do for what is new since, but not for lines that came and went after it.
+    let heard = api.heard_exactly(request.after_index);
+    let told = heard.map(|state| by_id(&Listed::new(lines.of_state(&state, limit))));
     let key = WatchRunsRequest { after_index: 0, ..request }.encode_to_vec();
     let pulse = Pulse::new(api.clone());
     let watch = WatchList { api, pulse, looks, key, lines, limit, told, is_over: false };
@@ -155,14 +164,18 @@ pub(super) async fn list(
     })))
 }
 
-fn by_id(listed: &Listed) -> BTreeMap<RunId, u64> {
-    listed.runs.iter().map(|(id, print, _)| (*id, *print)).collect()
+fn by_id(listed: &Listed) -> BTreeMap<RunId, Line> {
+    let line = |print: u64, run: &Run| Line { print, has_ended: has_ended(run) };
+    listed.runs.iter().map(|(id, print, run)| (*id, line(*print, run))).collect()
 }
 
 impl WatchList {
     async fn next(&mut self) -> Result<WatchRunsResponse, ApiError> {
         let state = self.pulse.next().await?;
         let index = state.index.0;
+        // Nobody was told how a run ended that is in history already; it may be no line of this list any more.
+        let is_lost = |(run, line): (&RunId, &Line)| !line.has_ended && !state.runs.contains(run);
+        self.told.take_if(|told| told.iter().any(is_lost));
         let Some(told) = &mut self.told else {
             let asked = (&self.lines, Cursor::start(), self.limit);
             let (runs, _) = page(&self.api, &state, asked).await?;
@@ -172,9 +185,10 @@ impl WatchList {
         let now = self.looks.list(&self.key, (&self.lines, self.limit), &state);
         let removed = removed(told, &now, (&state, self.limit));
         told.retain(|id, _| !removed.contains(id));
-        let new = now.runs.iter().filter(|(id, print, _)| told.get(id) != Some(print));
+        let new =
+            now.runs.iter().filter(|(id, print, _)| told.get(id).is_none_or(|line| line.print != *print));
         let runs: Vec<Run> = new.map(|(_, _, run)| run.clone()).collect();
-        told.extend(now.runs.iter().map(|(id, print, _)| (*id, *print)));
+        told.extend(by_id(&now));
         // A list that is watched for weeks must not grow: what is far behind is not told again.
         while told.len() > TOLD_MAX {
             told.pop_first();
@@ -185,7 +199,7 @@ impl WatchList {
 }
 
 /// Which lines that were told are none any more. A run that left for history stays a line: it changes no more.
-fn removed(told: &BTreeMap<RunId, u64>, now: &Listed, (state, limit): (&State, usize)) -> Vec<RunId> {
+fn removed(told: &BTreeMap<RunId, Line>, now: &Listed, (state, limit): (&State, usize)) -> Vec<RunId> {
     // A full list says nothing of what is older than its last line.
     let oldest = now.lines.first().copied().filter(|_| now.runs.len() == limit);
     let is_gone = |run: &RunId| {

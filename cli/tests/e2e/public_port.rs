@@ -76,6 +76,44 @@ fn curl_can_do_what_the_document_says() {
     assert_eq!((status, body.as_str()), (200, include_str!("../../../docs/openapi.json")));
 }
 
+/// The messages of a watch of a run that has ended, by one who heard up to `index`.
+fn watched(node: &Node, run: &str, index: &str) -> Vec<serde_json::Value> {
+    let url = format!("http://{}/v1/runs/{run}:watch", node.endpoint());
+    let heard = format!("Last-Event-ID: {index}");
+    let output = Command::new("curl").args(["-sS", "-H", &heard, &url]).output();
+    let text = String::from_utf8(output.expect("curl is installed, as CONTRIBUTING says").stdout);
+    let text = text.expect("events are text");
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let data = data.map(|data| serde_json::from_str::<serde_json::Value>(data).expect("it is JSON"));
+    // The end of the stream is an event too, and says nothing.
+    data.filter(|message| message["index"].is_string()).collect()
+}
+
+/// Whoever watches and was away for longer than a node remembers is told everything anew.
+#[test]
+fn a_watch_that_is_too_far_behind_begins_anew() {
+    let cluster = Cluster::start_with(1, |node| {
+        // Fifteen states are kept, in the place of three hundred.
+        node.environment.push(("MATINS_TEST_SHRINK", "20".into()));
+    });
+    cluster.apply("workflow: short\ntasks:\n  work: { run: \"true\" }\n");
+    let run = cluster.ask(&["start", "short", "--wait"]).well().out.trim().to_owned();
+    let is_anew = |messages: &[serde_json::Value]| messages[0]["resync"] == true;
+    let first = watched(&cluster.nodes[0], &run, "0");
+    assert!(is_anew(&first), "{first:?}");
+    let index = first.last().expect("it has some")["index"].as_str().expect("numbers of 64 bits are texts");
+    let next = watched(&cluster.nodes[0], &run, index);
+    assert!(!is_anew(&next), "nothing came between: {next:?}");
+
+    cluster.until("what it heard is forgotten", || {
+        cluster.ask(&["start", "short", "--wait"]).well();
+        is_anew(&watched(&cluster.nodes[0], &run, index))
+    });
+    let anew = watched(&cluster.nodes[0], &run, index);
+    let told = &anew[0]["run"];
+    assert_eq!((&told["state"], &told["tasks"][0]["state"]), (&"success".into(), &"success".into()));
+}
+
 #[test]
 fn metrics_say_what_was_done_and_probes_who_leads() {
     let mut cluster = Cluster::start(3);

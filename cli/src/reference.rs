@@ -202,7 +202,8 @@ fn configuration() -> String {
          ## Where settings stand\n\nA flag goes over a variable of the environment, which goes over the TOML file that \
          `--config` or `MATINS_NODE_CONFIG` names, which goes over the default. A key of the file, or a variable \
          `MATINS_NODE_*`, that is not below is a fault, and so is a value that does not fit; all faults are told at once, and \
-         nothing starts. What came of it is logged when the process starts.\n\n\
+         nothing starts. The first line of the log says what came of the main ones, by name; the others are told at `debug`, and \
+         secrets never.\n\n\
          | value | how it is written |\n|---|---|\n\
          | `SPAN` | a number and its unit, as in `500ms`, `2s`, `1m30s`; text in a file |\n\
          | `PERCENT`, `N` | a whole number |\n\

@@ -4,7 +4,7 @@
 //! [`serve`].
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use matins_node::disk::DiskLimits;
@@ -137,6 +137,37 @@ pub(crate) struct Settings {
     log: LogSettings,
 }
 
+impl Settings {
+    /// The first line of the log: what an operator looks for by its name. Field by field, since some settings are secret: the
+    /// headers of a collector of traces are.
+    fn tell(&self, file: Option<&Path>) {
+        let NodeConfig { executor, times, disk, traces, .. } = &self.node;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            name = self.node.name,
+            data_dir = %self.node.data_dir.display(),
+            public_listen = %self.node.public_listen,
+            public_address = self.node.public_address,
+            cluster_listen = %self.node.cluster_listen,
+            cluster_address = self.node.cluster_address,
+            insecure = self.node.is_insecure,
+            slots = executor.as_ref().map_or(0, |executor| executor.slots),
+            settings_file = file.map(|file| tracing::field::display(file.display())),
+            "starting"
+        );
+        tracing::debug!(
+            labels = ?executor.as_ref().map(|executor| &executor.labels),
+            heartbeat = ?times.heartbeat,
+            election_min = ?times.election_min,
+            election_max = ?times.election_max,
+            disk_warn = disk.warn_permille / 10,
+            disk_full = disk.full_permille / 10,
+            traces = traces.is_some(),
+            "other settings"
+        );
+    }
+}
+
 impl Layer for ServerLayer {
     type Settled = Settings;
 
@@ -224,9 +255,9 @@ fn level_max() -> u16 {
 
 /// `matins server`.
 pub(crate) async fn serve(args: ServerArgs) -> Outcome {
-    let settings = settings::read(args.config, args.layer)?;
+    let settings = settings::read(args.config.clone(), args.layer)?;
     settings.log.start();
-    tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
+    settings.tell(args.config.as_deref());
     let reason = Box::pin(run_node(settings.node, stopped(args.tied))).await?;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)

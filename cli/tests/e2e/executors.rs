@@ -75,6 +75,13 @@ fn an_executor_without_a_node_tells_how_it_is() {
     assert!(status == 200 && line.starts_with("ready in session "), "{line}");
     assert_eq!(http(&at, "/livez"), (200, "alive\n".to_owned()));
     assert_eq!(http(&at, "/leaderz").0, 404, "it never leads");
+    let log = std::fs::read_to_string(cluster.folder.path().join("outside.log")).expect("it logs");
+    let first = log.lines().next().expect("it says what it starts with");
+    for part in
+        ["starting version=", " name=\"outside\"", &format!(" listen={at} "), " join=\"127", " slots="]
+    {
+        assert!(first.contains(part), "{part} is missing in {first}");
+    }
     let told = Told::at(&at);
     assert_eq!(told.sum("matins_executor_session_open"), 1.0);
     assert_eq!(told.sum("matins_executor_slots_used"), 0.0);

@@ -223,8 +223,18 @@ fn a_run_is_one_tree_of_spans_whoever_leads() {
 
 #[test]
 fn a_log_in_json_has_fields_by_name() {
-    let cluster =
-        Cluster::start_with(1, |node| node.environment.push(("MATINS_NODE_LOG_FORMAT", "json".into())));
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let settings = folder.path().join("node.toml");
+    fs::write(&settings, "slots = 3\nlog = \"info,matins=debug,openraft=off\"\n")
+        .expect("the folder is there");
+    let cluster = Cluster::start_with(1, |node| {
+        node.flags = ["--config", settings.to_str().expect("the path is plain")].map(str::to_owned).to_vec();
+        node.environment = vec![
+            ("MATINS_NODE_LOG_FORMAT", "json".into()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1".into()),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hush".into()),
+        ];
+    });
     cluster.apply(QUICK);
     cluster.ask(&["start", "quick", "--wait"]).well();
     let log = fs::read_to_string(cluster.nodes[0].log()).expect("it logs");
@@ -232,6 +242,16 @@ fn a_log_in_json_has_fields_by_name() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
         .collect();
+    let (first, node) = (&lines[0]["fields"], &cluster.nodes[0]);
+    assert_eq!((&first["message"], &first["name"]), (&"starting".into(), &"n1".into()));
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(first["data_dir"], node.data_dir.to_str().expect("the path is plain"));
+    assert_eq!((&first["public_listen"], &first["insecure"]), (&node.endpoint().into(), &false.into()));
+    assert_eq!(first["cluster_listen"], node.cluster_address());
+    assert_eq!(first["settings_file"], settings.to_str().expect("the path is plain"));
+    assert_eq!(first["slots"], 3);
+    // No dump of a struct, whose fields nobody can look for and which has secrets.
+    assert!(!log.contains("NodeConfig") && !log.contains("hush"), "{log}");
     let listening =
         lines.iter().find(|line| line["fields"]["message"] == "listening").expect("it says where");
     assert_eq!(listening["fields"]["public"], cluster.nodes[0].endpoint());

@@ -209,7 +209,7 @@ fn configuration() -> String {
          | `PERCENT`, `N` | a whole number |\n\
          | `BOOL` | `true` or `false` |\n\
          | `IP:PORT`, `HOST:PORT` | `10.0.0.1:7070`, `[::1]:7070`; text in a file |\n\
-         | `HOST:PORT,..` | several with commas; a list of texts in a file |\n\
+         | `HOST:PORT,..`, `HOST,..` | several with commas; a list of texts in a file |\n\
          | `KEY=VALUE,..` | several with commas; a table in a file: `labels = {{ zone = \"a\" }}` |\n\
          | `FILTER` | levels, of all or by part: `info`, `matins_node=debug,warn` |\n"
     );

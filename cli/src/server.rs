@@ -80,6 +80,16 @@ pub(crate) struct ServerLayer {
     #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE", hide_env_values = true)]
     cluster_advertise: Option<String>,
 
+    /// Names that plain HTTP is asked under besides --name and what is advertised: matins.example.com, *.example.com, or * for any
+    #[arg(
+        long,
+        value_name = "HOST,..",
+        value_delimiter = ',',
+        env = "MATINS_NODE_PUBLIC_HOSTS",
+        hide_env_values = true
+    )]
+    public_hosts: Option<Vec<String>>,
+
     /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
@@ -156,6 +166,7 @@ impl Settings {
             "starting"
         );
         tracing::debug!(
+            public_hosts = ?self.node.public_hosts,
             labels = ?executor.as_ref().map(|executor| &executor.labels),
             heartbeat = ?times.heartbeat,
             election_min = ?times.election_min,
@@ -181,6 +192,7 @@ impl Layer for ServerLayer {
             cluster_listen: self.cluster_listen.or(below.cluster_listen),
             advertise: self.advertise.or(below.advertise),
             cluster_advertise: self.cluster_advertise.or(below.cluster_advertise),
+            public_hosts: self.public_hosts.or(below.public_hosts),
             insecure: self.insecure.or(below.insecure),
             executor: self.executor.or(below.executor),
             slots: self.slots.or(below.slots),
@@ -234,6 +246,7 @@ impl Layer for ServerLayer {
             cluster_listen,
             public_address: self.advertise,
             cluster_address: self.cluster_advertise,
+            public_hosts: self.public_hosts.unwrap_or_default(),
             is_insecure: self.insecure.unwrap_or(false),
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,

@@ -16,6 +16,7 @@ use prost::Message;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
+use super::files::replace;
 use super::spares::Spares;
 use super::supervisor::{STATUS, StatusFile};
 use crate::system;
@@ -185,13 +186,6 @@ impl Journal {
 /// Where the log of an attempt lies below an executor's folder.
 pub(crate) fn log_path(dir: &Path, fence: Fence) -> PathBuf {
     dir.join("logs").join(format!("{}.log", fence.0))
-}
-
-/// Writes a file that is there as a whole or not at all, however the process dies.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, bytes)?;
-    fs::rename(&new, path)
 }
 
 fn remove(path: &Path) {

@@ -2,6 +2,7 @@
 
 mod collect;
 mod executor;
+mod files;
 mod journal;
 mod link;
 pub mod log;

@@ -11,6 +11,7 @@ use matins_core::time::Millis;
 use matins_proto::v1;
 use rustix::process::Resource;
 
+use super::files::overwrite;
 use super::journal::Journal;
 use super::supervisor::wire::SpawnTask;
 
@@ -50,7 +51,7 @@ pub(crate) fn prepare(
         copy_file(&folders.work, file, fetched)?;
     }
     let input = if job.with_json.is_empty() { "null" } else { &job.with_json };
-    fs::write(&folders.input, input).map_err(|error| cannot("write its input file", &error))?;
+    overwrite(&folders.input, input.as_bytes()).map_err(|error| cannot("write its input file", &error))?;
     let env = environment(fence, job, machine, &folders);
     let path = env.get("PATH").map_or("", String::as_str);
     let (program, arguments) = command(job, &attempt, path, &folders.work)?;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ use self::connections::{Connections, From};
 use self::process::Process;
 use self::reactor::{Reactor, Source};
 use self::wire::{FromSupervisor, SpawnTask, Status, ToSupervisor};
+use super::files::replace;
 use super::log::{CHUNK_BYTES_MAX, Stream};
 use crate::system::{boot_time, wall_time};
 
@@ -381,9 +382,8 @@ impl Supervisor {
             log_bytes: attempt.log_bytes,
         };
         let text = serde_json::to_vec(&status).expect("a status is plain data");
-        let (path, made) = (attempt.task.attempt.join(STATUS), attempt.task.attempt.join("status.new"));
         // On a full disk the status is still told by message and by list as long as this process lives.
-        let _ = fs::write(&made, text).and_then(|()| fs::rename(&made, &path));
+        let _ = replace(&attempt.task.attempt.join(STATUS), &text);
     }
 
     fn process(&mut self, fence: Fence) -> Option<&mut Process> {

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::header;
 use axum::http::uri::Authority;
+use axum::http::{HeaderValue, header};
 use matins_proto::v1::error::Reason;
 
 use super::error::ApiError;
@@ -48,7 +48,7 @@ impl Hosts {
     /// An error unless the request asks for this node. One that names no host is no browser's.
     pub(crate) fn check(&self, request: &Request) -> Result<(), ApiError> {
         let of_target = request.uri().authority().map(|target| target.as_str().as_bytes());
-        let of_header = request.headers().get_all(header::HOST).into_iter().map(|host| host.as_bytes());
+        let of_header = request.headers().get_all(header::HOST).into_iter().map(HeaderValue::as_bytes);
         let mut foreign = of_target.into_iter().chain(of_header).filter(|host| !self.are_ours(host));
         foreign.next().map_or(Ok(()), |host| Err(refusal(&String::from_utf8_lossy(host))))
     }

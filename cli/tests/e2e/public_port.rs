@@ -76,6 +76,37 @@ fn curl_can_do_what_the_document_says() {
     assert_eq!((status, body.as_str()), (200, include_str!("../../../docs/openapi.json")));
 }
 
+/// Whoever owns a name can have it mean this machine, and his page would read all that a browser is answered.
+#[test]
+fn a_name_that_is_not_the_nodes_is_not_answered() {
+    let cluster = Cluster::start_with(1, |node| {
+        node.flags = ["--public-hosts", "matins.example.com,*.nodes.example"].map(str::to_owned).to_vec();
+    });
+    let asked_under = |host: &str, path: &str, more: &[&str]| {
+        let url = format!("http://{}{path}", cluster.nodes[0].endpoint());
+        let host = format!("Host: {host}");
+        let output =
+            Command::new("curl").args(["-sS", "-w", "\n%{http_code}", "-H", &host, &url]).args(more).output();
+        let output = output.expect("curl is installed, as CONTRIBUTING says");
+        let text = String::from_utf8(output.stdout).expect("the answer is text");
+        let (body, status) = text.rsplit_once('\n').expect("the status comes last");
+        (status.to_owned(), body.to_owned())
+    };
+    for more in [&[][..], &["--http2-prior-knowledge"]] {
+        for host in ["matins.example.com", "a.nodes.example:7070", "localhost", "n1"] {
+            let (status, body) = asked_under(host, "/v1/runs", more);
+            assert_eq!(status, "200", "{host}: {body}");
+        }
+        let (status, body) = asked_under("evil.example", "/v1/runs", more);
+        assert!(status == "421" && body.contains("`public_hosts`"), "{status} {body}");
+        assert_eq!(asked_under("evil.example", "/readyz", more).0, "200");
+    }
+    // By the content type of gRPC a page comes no further.
+    let grpc = ["-X", "POST", "-H", "Content-Type: application/grpc", "--data-binary", "@/dev/null"];
+    let (status, body) = asked_under("evil.example", "/matins.v1.Runs/List", &grpc);
+    assert_eq!(status, "404", "{body}");
+}
+
 #[test]
 fn metrics_say_what_was_done_and_probes_who_leads() {
     let mut cluster = Cluster::start(3);

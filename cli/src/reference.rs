@@ -202,13 +202,14 @@ fn configuration() -> String {
          ## Where settings stand\n\nA flag goes over a variable of the environment, which goes over the TOML file that \
          `--config` or `MATINS_NODE_CONFIG` names, which goes over the default. A key of the file, or a variable \
          `MATINS_NODE_*`, that is not below is a fault, and so is a value that does not fit; all faults are told at once, and \
-         nothing starts. What came of it is logged when the process starts.\n\n\
+         nothing starts. The first line of the log says what came of the main ones, by name; the others are told at `debug`, and \
+         secrets never.\n\n\
          | value | how it is written |\n|---|---|\n\
          | `SPAN` | a number and its unit, as in `500ms`, `2s`, `1m30s`; text in a file |\n\
          | `PERCENT`, `N` | a whole number |\n\
          | `BOOL` | `true` or `false` |\n\
          | `IP:PORT`, `HOST:PORT` | `10.0.0.1:7070`, `[::1]:7070`; text in a file |\n\
-         | `HOST:PORT,..` | several with commas; a list of texts in a file |\n\
+         | `HOST:PORT,..`, `HOST,..` | several with commas; a list of texts in a file |\n\
          | `KEY=VALUE,..` | several with commas; a table in a file: `labels = {{ zone = \"a\" }}` |\n\
          | `FILTER` | levels, of all or by part: `info`, `matins_node=debug,warn` |\n"
     );

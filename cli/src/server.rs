@@ -4,7 +4,7 @@
 //! [`serve`].
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use matins_node::disk::DiskLimits;
@@ -80,6 +80,16 @@ pub(crate) struct ServerLayer {
     #[arg(long, value_name = "HOST:PORT", env = "MATINS_NODE_CLUSTER_ADVERTISE", hide_env_values = true)]
     cluster_advertise: Option<String>,
 
+    /// Names that plain HTTP is asked under besides --name and what is advertised: matins.example.com, *.example.com, or * for any
+    #[arg(
+        long,
+        value_name = "HOST,..",
+        value_delimiter = ',',
+        env = "MATINS_NODE_PUBLIC_HOSTS",
+        hide_env_values = true
+    )]
+    public_hosts: Option<Vec<String>>,
+
     /// Listen beyond this machine without TLS and tokens: whoever reaches the ports can run anything [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = "MATINS_NODE_INSECURE", hide_env_values = true)]
@@ -137,6 +147,38 @@ pub(crate) struct Settings {
     log: LogSettings,
 }
 
+impl Settings {
+    /// The first line of the log: what an operator looks for by its name. Field by field, since some settings are secret: the
+    /// headers of a collector of traces are.
+    fn tell(&self, file: Option<&Path>) {
+        let NodeConfig { executor, times, disk, traces, .. } = &self.node;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            name = self.node.name,
+            data_dir = %self.node.data_dir.display(),
+            public_listen = %self.node.public_listen,
+            public_address = self.node.public_address,
+            cluster_listen = %self.node.cluster_listen,
+            cluster_address = self.node.cluster_address,
+            insecure = self.node.is_insecure,
+            slots = executor.as_ref().map_or(0, |executor| executor.slots),
+            settings_file = file.map(|file| tracing::field::display(file.display())),
+            "starting"
+        );
+        tracing::debug!(
+            public_hosts = ?self.node.public_hosts,
+            labels = ?executor.as_ref().map(|executor| &executor.labels),
+            heartbeat = ?times.heartbeat,
+            election_min = ?times.election_min,
+            election_max = ?times.election_max,
+            disk_warn = disk.warn_permille / 10,
+            disk_full = disk.full_permille / 10,
+            traces = traces.is_some(),
+            "other settings"
+        );
+    }
+}
+
 impl Layer for ServerLayer {
     type Settled = Settings;
 
@@ -150,6 +192,7 @@ impl Layer for ServerLayer {
             cluster_listen: self.cluster_listen.or(below.cluster_listen),
             advertise: self.advertise.or(below.advertise),
             cluster_advertise: self.cluster_advertise.or(below.cluster_advertise),
+            public_hosts: self.public_hosts.or(below.public_hosts),
             insecure: self.insecure.or(below.insecure),
             executor: self.executor.or(below.executor),
             slots: self.slots.or(below.slots),
@@ -203,6 +246,7 @@ impl Layer for ServerLayer {
             cluster_listen,
             public_address: self.advertise,
             cluster_address: self.cluster_advertise,
+            public_hosts: self.public_hosts.unwrap_or_default(),
             is_insecure: self.insecure.unwrap_or(false),
             executor: self.executor.unwrap_or(true).then_some(executor),
             times,
@@ -224,9 +268,9 @@ fn level_max() -> u16 {
 
 /// `matins server`.
 pub(crate) async fn serve(args: ServerArgs) -> Outcome {
-    let settings = settings::read(args.config, args.layer)?;
+    let settings = settings::read(args.config.clone(), args.layer)?;
     settings.log.start();
-    tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
+    settings.tell(args.config.as_deref());
     let reason = Box::pin(run_node(settings.node, stopped(args.tied))).await?;
     tracing::info!(reason, "stopped");
     Ok(Exit::Done)

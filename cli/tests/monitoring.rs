@@ -102,4 +102,45 @@ fn every_panel_of_the_dashboard_can_be_drawn() {
         expressions.extend(targets.iter().map(|target| text(target, "expr").to_owned()));
     }
     check(&expressions);
+    let variables = dashboard["templating"]["list"].as_array().expect("it has variables");
+    let variables: BTreeSet<&str> = variables.iter().map(|variable| text(variable, "name")).collect();
+    for expression in &expressions {
+        for after in expression.split('$').skip(1) {
+            let name = after.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next();
+            let is_known = name.is_some_and(|name| name == "__rate_interval" || variables.contains(name));
+            assert!(is_known, "nobody sets ${}: {expression}", name.unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_shows_all_that_an_executor_tells() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().expect("it has panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let shown: BTreeSet<String> = targets.flat_map(|target| metrics_of(text(target, "expr"))).collect();
+    let known = known();
+    let told: Vec<_> = known.iter().filter(|name| name.starts_with("matins_executor_")).collect();
+    assert!(told.len() >= 8, "{told:?}");
+    for metric in told {
+        assert!(shown.contains(metric), "no panel shows `{metric}`");
+    }
+}
+
+/// An operator wants to know of an executor that is down, alone, full or turns nodes away.
+#[test]
+fn alerts_look_at_executors_too() {
+    let alerts = alerts();
+    let rules = alerts["groups"][0]["rules"].as_array().expect("it has rules");
+    for (name, metric) in [
+        ("MatinsExecutorDown", "up"),
+        ("MatinsExecutorAlone", "matins_executor_session_open"),
+        ("MatinsLogsNotPacked", "matins_executor_logs_waiting_seconds"),
+        ("MatinsDiskFull", "matins_disk_free_bytes"),
+        ("MatinsTurnsClientsAway", "matins_turned_away_total"),
+    ] {
+        let rule = rules.iter().find(|rule| rule["alert"] == name);
+        let expression = text(rule.unwrap_or_else(|| panic!("there is no {name}")), "expr");
+        assert!(expression.contains(metric) && expression.contains("matins-executors"), "{expression}");
+    }
 }

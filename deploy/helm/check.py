@@ -37,7 +37,7 @@ GROUPS = {
 # that makes the cluster, and the executors.
 CASES = [
     ({}, 8),
-    ({"nodes": {"count": 5, "spread": False}, "executors": {"count": 0}, "tag": "1.2.3"}, 7),
+    ({"nodes": {"count": 5, "spread": False, "publicHosts": ["matins.example.com"]}, "clusterDomain": "k8s.example", "executors": {"count": 0}, "tag": "1.2.3"}, 7),
     (
         {
             "nodes": {"storage": {"className": "fast"}, "nodeSelector": {"zone": "a"}, "tolerations": [{"operator": "Exists"}]},
@@ -203,6 +203,13 @@ def install(library: ctypes.CDLL, port: int, values: dict) -> list[dict]:
     return Kubernetes.sent
 
 
+def public_hosts(things: list[dict]) -> set[str]:
+    """Names under which the nodes answer plain HTTP."""
+    nodes = next(it for it in things if it["kind"] == "StatefulSet" and not it["metadata"]["name"].endswith("tasks"))
+    variables = nodes["spec"]["template"]["spec"]["containers"][0]["env"]
+    return set(next(it["value"] for it in variables if it["name"] == "MATINS_NODE_PUBLIC_HOSTS").split(","))
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         tools = Path(folder)
@@ -218,6 +225,13 @@ def main():
             names = sorted(f"{it['kind']}/{it['metadata']['name']}" for it in things)
             if len(things) != count:
                 sys.exit(f"{count} objects were expected for {values}, and these came: {names}")
+            hosts = public_hosts(things)
+            domain = values.get("clusterDomain", "cluster.local")
+            services = {it["metadata"]["name"] for it in things if it["kind"] == "Service"}
+            wanted = {f"{name}{end}" for name in services for end in ("", ".etl", ".etl.svc", f".etl.svc.{domain}")}
+            wanted |= {"*.nightly-matins-nodes.etl.svc", *values.get("nodes", {}).get("publicHosts", [])}
+            if not wanted <= hosts:
+                sys.exit(f"plain HTTP would not be answered under {sorted(wanted - hosts)}")
             for thing in things:
                 for version in KUBERNETES:
                     try:

@@ -1,7 +1,7 @@
 //! `matins executor run`: an executor that belongs to no node.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use matins_node::execute::TaskEnvironment;
@@ -104,6 +104,26 @@ pub(crate) struct Settings {
     log: LogSettings,
 }
 
+impl Settings {
+    /// The first line of the log: what an operator looks for by its name.
+    fn tell(&self, file: Option<&Path>) {
+        let ExecutorProcessConfig { executor, .. } = &self.executor;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            name = self.executor.name,
+            data_dir = %self.executor.data_dir.display(),
+            join = self.executor.join.join(","),
+            listen = %self.executor.listen,
+            address = self.executor.address,
+            insecure = self.executor.is_insecure,
+            slots = executor.slots,
+            settings_file = file.map(|file| tracing::field::display(file.display())),
+            "starting"
+        );
+        tracing::debug!(labels = ?executor.labels, "other settings");
+    }
+}
+
 impl Layer for ExecutorLayer {
     type Settled = Settings;
 
@@ -151,9 +171,9 @@ impl Layer for ExecutorLayer {
 
 /// Runs until it is told to end.
 pub(super) async fn run(args: ExecutorRunArgs) -> Outcome {
-    let settings = settings::read(args.config, args.layer)?;
+    let settings = settings::read(args.config.clone(), args.layer)?;
     settings.log.start();
-    tracing::info!(?settings, version = env!("CARGO_PKG_VERSION"), "starting");
+    settings.tell(args.config.as_deref());
     let executor = ExecutorProcess::start(settings.executor).await;
     let executor = executor.map_err(|error| Fault::machine("this executor does not start", error))?;
     let reason = stopped(args.tied).await;

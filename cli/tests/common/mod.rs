@@ -268,10 +268,14 @@ impl Cluster {
 
     /// Starts an executor that belongs to no node, and tells where its port is. It is ended with the cluster's folder.
     pub(crate) fn start_executor(&mut self, name: &str) -> String {
+        self.start_executor_by(command(), name)
+    }
+
+    /// As [`Self::start_executor`], by a command that becomes the binary.
+    pub(crate) fn start_executor_by(&mut self, mut command: Command, name: &str) -> String {
         let (dir, listen) = (self.folder.path().join(name), format!("127.0.0.1:{}", free_ports(1)[0]));
         let join = self.nodes.iter().map(Node::cluster_address).collect::<Vec<_>>().join(",");
         let log = File::options().create(true).append(true).open(dir.with_extension("log"));
-        let mut command = command();
         command.args(["executor", "run", "--name", name, "--join", &join, "--listen", &listen, "--tied"]);
         command.args(["--labels", "place=outside"]);
         command.arg("--data-dir").arg(&dir).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -501,6 +505,18 @@ pub(crate) fn command() -> Command {
         }
     }
     command
+}
+
+/// The same, which may open so many files at first, and so many if it raises that.
+pub(crate) fn command_with_files(soft: u32, hard: u32) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"")]);
+    let command = command();
+    command.get_envs().for_each(|(name, _)| {
+        shell.env_remove(name);
+    });
+    shell.arg(command.get_program());
+    shell
 }
 
 /// Calls a verb that needs no cluster.

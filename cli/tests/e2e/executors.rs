@@ -2,7 +2,9 @@
 
 #![expect(clippy::float_cmp, reason = "these are counts, and exact")]
 
-use crate::common::{Cluster, attempt_states, fence_of};
+use std::net::TcpStream;
+
+use crate::common::{Cluster, attempt_states, command_with_files, fence_of};
 use crate::told::{Told, http};
 
 /// Needs a label that no node has: it prints, waits until it is told to go on, and has an output that is a blob.
@@ -73,6 +75,13 @@ fn an_executor_without_a_node_tells_how_it_is() {
     assert!(status == 200 && line.starts_with("ready in session "), "{line}");
     assert_eq!(http(&at, "/livez"), (200, "alive\n".to_owned()));
     assert_eq!(http(&at, "/leaderz").0, 404, "it never leads");
+    let log = std::fs::read_to_string(cluster.folder.path().join("outside.log")).expect("it logs");
+    let first = log.lines().next().expect("it says what it starts with");
+    for part in
+        ["starting version=", " name=\"outside\"", &format!(" listen={at} "), " join=\"127", " slots="]
+    {
+        assert!(first.contains(part), "{part} is missing in {first}");
+    }
     let told = Told::at(&at);
     assert_eq!(told.sum("matins_executor_session_open"), 1.0);
     assert_eq!(told.sum("matins_executor_slots_used"), 0.0);
@@ -123,4 +132,28 @@ fn an_executor_whose_log_is_followed_ends_when_it_is_told_to() {
     cluster.stop_executors();
     following.kill().expect("it was not waited for yet");
     following.wait().expect("it is our child");
+}
+
+/// Files are what a machine has least of: those of the tasks are not given to whoever connects.
+#[test]
+fn an_executor_runs_tasks_whoever_connects_to_it() {
+    let mut cluster = Cluster::start(1);
+    let at = cluster.start_executor_by(command_with_files(100, 400), "outside");
+    cluster.until_executor_named("outside", "ready");
+    let told = |name: &str, bound: &str| Told::at(&at).sum_where(name, ("bound", bound));
+    // Half of the files that it may open when it has raised its limit, and a stream has two.
+    assert_eq!(told("matins_bound_max", "connections"), Some(200.0));
+    assert_eq!(told("matins_bound_max", "grpc_streams"), Some(50.0));
+    assert_eq!(told("matins_turned_away_total", "connections"), Some(0.0));
+
+    let connect = |_| TcpStream::connect(&at).expect("the kernel takes it");
+    let held: Vec<TcpStream> = (0..500).map(connect).collect();
+    cluster.apply(ELSEWHERE);
+    let go = cluster.folder.path().join("go");
+    std::fs::write(&go, "").expect("the folder is there");
+    let run = cluster.begin(&["elsewhere", "-p", &format!("go={}", go.display())]);
+    cluster.until_state(&run, "success");
+    drop(held);
+    cluster.until("there is room again", || http(&at, "/readyz").0 == 200);
+    assert!(told("matins_turned_away_total", "connections") >= Some(300.0));
 }

@@ -114,6 +114,37 @@ fn a_watch_that_is_too_far_behind_begins_anew() {
     assert_eq!((&told["state"], &told["tasks"][0]["state"]), (&"success".into(), &"success".into()));
 }
 
+/// Whoever owns a name can have it mean this machine, and his page would read all that a browser is answered.
+#[test]
+fn a_name_that_is_not_the_nodes_is_not_answered() {
+    let cluster = Cluster::start_with(1, |node| {
+        node.flags = ["--public-hosts", "matins.example.com,*.nodes.example"].map(str::to_owned).to_vec();
+    });
+    let asked_under = |host: &str, path: &str, more: &[&str]| {
+        let url = format!("http://{}{path}", cluster.nodes[0].endpoint());
+        let host = format!("Host: {host}");
+        let output =
+            Command::new("curl").args(["-sS", "-w", "\n%{http_code}", "-H", &host, &url]).args(more).output();
+        let output = output.expect("curl is installed, as CONTRIBUTING says");
+        let text = String::from_utf8(output.stdout).expect("the answer is text");
+        let (body, status) = text.rsplit_once('\n').expect("the status comes last");
+        (status.to_owned(), body.to_owned())
+    };
+    for more in [&[][..], &["--http2-prior-knowledge"]] {
+        for host in ["matins.example.com", "a.nodes.example:7070", "localhost", "n1"] {
+            let (status, body) = asked_under(host, "/v1/runs", more);
+            assert_eq!(status, "200", "{host}: {body}");
+        }
+        let (status, body) = asked_under("evil.example", "/v1/runs", more);
+        assert!(status == "421" && body.contains("`public_hosts`"), "{status} {body}");
+        assert_eq!(asked_under("evil.example", "/readyz", more).0, "200");
+    }
+    // By the content type of gRPC a page comes no further.
+    let grpc = ["-X", "POST", "-H", "Content-Type: application/grpc", "--data-binary", "@/dev/null"];
+    let (status, body) = asked_under("evil.example", "/matins.v1.Runs/List", &grpc);
+    assert_eq!(status, "404", "{body}");
+}
+
 #[test]
 fn metrics_say_what_was_done_and_probes_who_leads() {
     let mut cluster = Cluster::start(3);
@@ -261,8 +292,18 @@ fn a_run_is_one_tree_of_spans_whoever_leads() {
 
 #[test]
 fn a_log_in_json_has_fields_by_name() {
-    let cluster =
-        Cluster::start_with(1, |node| node.environment.push(("MATINS_NODE_LOG_FORMAT", "json".into())));
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let settings = folder.path().join("node.toml");
+    fs::write(&settings, "slots = 3\nlog = \"info,matins=debug,openraft=off\"\n")
+        .expect("the folder is there");
+    let cluster = Cluster::start_with(1, |node| {
+        node.flags = ["--config", settings.to_str().expect("the path is plain")].map(str::to_owned).to_vec();
+        node.environment = vec![
+            ("MATINS_NODE_LOG_FORMAT", "json".into()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1".into()),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hush".into()),
+        ];
+    });
     cluster.apply(QUICK);
     cluster.ask(&["start", "quick", "--wait"]).well();
     let log = fs::read_to_string(cluster.nodes[0].log()).expect("it logs");
@@ -270,6 +311,16 @@ fn a_log_in_json_has_fields_by_name() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
         .collect();
+    let (first, node) = (&lines[0]["fields"], &cluster.nodes[0]);
+    assert_eq!((&first["message"], &first["name"]), (&"starting".into(), &"n1".into()));
+    assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(first["data_dir"], node.data_dir.to_str().expect("the path is plain"));
+    assert_eq!((&first["public_listen"], &first["insecure"]), (&node.endpoint().into(), &false.into()));
+    assert_eq!(first["cluster_listen"], node.cluster_address());
+    assert_eq!(first["settings_file"], settings.to_str().expect("the path is plain"));
+    assert_eq!(first["slots"], 3);
+    // No dump of a struct, whose fields nobody can look for and which has secrets.
+    assert!(!log.contains("NodeConfig") && !log.contains("hush"), "{log}");
     let listening =
         lines.iter().find(|line| line["fields"]["message"] == "listening").expect("it says where");
     assert_eq!(listening["fields"]["public"], cluster.nodes[0].endpoint());

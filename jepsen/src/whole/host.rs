@@ -63,6 +63,7 @@ impl Host {
             cluster_listen: listen(CLUSTER),
             public_address: Some(format!("{name}:{PUBLIC}")),
             cluster_address: Some(format!("{name}:{CLUSTER}")),
+            public_hosts: Vec::new(),
             is_insecure: true,
             executor: None,
             times: RaftTimes::default(),

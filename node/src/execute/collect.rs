@@ -34,6 +34,11 @@ pub(crate) fn never_started(reason: String) -> StatusFile {
     StatusFile { exit: Exit::NotStarted(reason), started_at: Timestamp::ZERO, ended_at: now, log_bytes: 0 }
 }
 
+/// Whether an attempt wrote any output.
+pub(crate) fn has_outputs(journal: &Journal, fence: Fence) -> bool {
+    fs::symlink_metadata(output_path(&journal.attempt(fence))).is_ok()
+}
+
 /// Reads status and outputs of an attempt that has ended. `told` is what the supervisor said, for a status file that
 /// could not be written.
 pub(crate) fn collect(journal: &Journal, fence: Fence, told: Option<&Exit>) -> Collected {
@@ -57,7 +62,7 @@ pub(crate) fn collect(journal: &Journal, fence: Fence, told: Option<&Exit>) -> C
     });
     let mut large = None;
     // Only a successful attempt's outputs count (LANGUAGE 1.13).
-    if report.outcome == Some(Outcome::ExitCode(0)) {
+    if report.outcome == Some(Outcome::ExitCode(0)) && has_outputs(journal, fence) {
         let bytes_max = journal.job(fence).map_or(OUTPUT_BYTES_MAX, |job| job.output_bytes_max);
         match output::read(&output_path(&journal.attempt(fence)), bytes_max) {
             Ok(outputs) if outputs.is_empty() => {}

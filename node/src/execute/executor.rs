@@ -5,7 +5,7 @@
 //! and another begins from the files, as after the death of the process: there is one path of recovery.
 //! Start reading at [`Executor::spawn`], then `Driver::run`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -223,6 +223,7 @@ async fn incarnation(environment: &Environment, journal: &mut Journal) -> io::Re
         stream: None,
         params: LeaseTerms::default(),
         finish,
+        done: VecDeque::new(),
         tasks,
     };
     driver.run(Inputs { said, heard, finished }).await
@@ -268,6 +269,8 @@ struct Driver<'a> {
     /// Of the present session.
     params: LeaseTerms,
     finish: mpsc::Sender<Finished>,
+    /// What was done at once, to be looked at next.
+    done: VecDeque<Finished>,
     tasks: JoinSet<()>,
 }
 
@@ -275,6 +278,9 @@ impl Driver<'_> {
     /// Takes what comes until a supervisor is lost.
     async fn run(mut self, mut inputs: Inputs) -> io::Result<()> {
         loop {
+            while let Some(finished) = self.done.pop_front() {
+                self.finished(finished)?;
+            }
             self.tell();
             let wake = self.machine.next_wake();
             tokio::select! {

@@ -1,4 +1,4 @@
-//! What the public port bears at the moment, and what it turned away by which of its bounds.
+//! What the ports of a process bear at the moment, and what they turned away by which of their bounds.
 //!
 //! Told where it happens; what is open is counted by values that are dropped when it closes. Start reading at [`DoorCounts`].
 
@@ -22,7 +22,7 @@ pub(crate) enum Bound {
     GrpcStreams,
     /// Streams by plain HTTP that are open.
     HttpStreams,
-    /// Connections to the public port.
+    /// Connections to the public port, or to the one port of an executor without a node.
     Connections,
     /// Connections to the cluster port.
     ClusterConnections,
@@ -33,7 +33,8 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    const ALL: [Self; 8] = [
+    /// Those of a node.
+    pub(super) const NODE: [Self; 8] = [
         Self::GrpcCalls,
         Self::HttpCalls,
         Self::GrpcStreams,
@@ -43,6 +44,9 @@ impl Bound {
         Self::RequestBytes,
         Self::Commands,
     ];
+
+    /// Those of an executor without a node.
+    pub(super) const EXECUTOR: [Self; 2] = [Self::GrpcStreams, Self::Connections];
 
     fn label(self) -> Label {
         let word = match self {
@@ -89,12 +93,13 @@ impl Drop for Used {
 }
 
 impl DoorCounts {
-    pub(crate) fn register(to: &mut Registrar) -> Self {
+    /// Those of a process that has these bounds.
+    pub(super) fn register(to: &mut Registrar, bounds: &[Bound]) -> Self {
         let counts = Self::default();
         let it = counts.clone();
         to.add(
             ("bound_used", &["bound"]),
-            "How much of a bound of the node's ports is in use; `commands` is not told",
+            "How much of a bound of the process's ports is in use; `commands` is not told",
             it.used,
         );
         to.add(("bound_max", &["bound"]), "The most of it that may be in use", it.max);
@@ -104,7 +109,7 @@ impl DoorCounts {
             it.turned_away,
         );
         // A series that is there from the start tells its first change.
-        for bound in Bound::ALL {
+        for bound in bounds {
             drop(counts.turned_away.get_or_create(&bound.label()));
         }
         counts

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::door::{Bound, DoorCounts};
 use super::process::{Disk, Process};
 use super::registrar::{Described, Registrar};
 use super::text_of;
@@ -137,6 +138,7 @@ struct Outside {
     registry: Registry,
     described: Vec<Described>,
     executor: ExecutorMetrics,
+    door: DoorCounts,
     process: Process,
 }
 
@@ -147,8 +149,14 @@ impl OutsideMetrics {
         let process = Process::default();
         process.name(&mut registrar);
         executor.name(&mut registrar);
+        let door = DoorCounts::register(&mut registrar, &Bound::EXECUTOR);
         let (registry, described) = registrar.done();
-        Self(Arc::new(Outside { registry, described, executor, process }))
+        Self(Arc::new(Outside { registry, described, executor, door, process }))
+    }
+
+    /// What its port bears.
+    pub(crate) fn door(&self) -> &DoorCounts {
+        &self.0.door
     }
 
     /// All of it as text.

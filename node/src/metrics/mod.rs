@@ -55,7 +55,7 @@ impl Metrics {
         let mut registrar = Registrar::default();
         timings.register(&mut registrar);
         let counts = Counts::register(&mut registrar);
-        let door = DoorCounts::register(&mut registrar);
+        let door = DoorCounts::register(&mut registrar, &Bound::NODE);
         let gauges = Mutex::new(Gauges::register(&mut registrar));
         if let Some(executor) = &executor {
             executor.name(&mut registrar);

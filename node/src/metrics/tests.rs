@@ -86,9 +86,13 @@ fn an_executor_counts_what_it_does() {
         "matins_executor_logs_waiting 3",
         "matins_executor_logs_waiting_seconds 2.5",
         "matins_build_info{version=",
+        "matins_turned_away_total{bound=\"connections\"} 0",
+        "matins_turned_away_total{bound=\"grpc_streams\"} 0",
     ] {
         assert!(text.contains(line), "{line} is missing in {text}");
     }
+    // It has no bounds that its port does not have.
+    assert!(!text.contains("bound=\"commands\""), "{text}");
     executor.logs_wait(0, None);
     let text = OutsideMetrics::new(executor).text(None, BootTime(3_500_000_000));
     assert!(text.contains("matins_executor_logs_waiting_seconds 0.0\n"), "{text}");

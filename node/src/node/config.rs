@@ -9,6 +9,7 @@ use matins_core::id::NodeId;
 use crate::disk::DiskLimits;
 use crate::execute::{ExecutorConfig, TaskEnvironment};
 use crate::raft::RaftTimes;
+use crate::serve::Hosts;
 use crate::traces::TraceSettings;
 
 /// What a node is told when it starts.
@@ -26,6 +27,8 @@ pub struct NodeConfig {
     pub public_address: Option<String>,
     /// Host and port as nodes reach it; `None`: what it listens on.
     pub cluster_address: Option<String>,
+    /// More names under which plain HTTP is answered, each as [`Hosts::fault`] allows it.
+    pub public_hosts: Vec<String>,
     /// Whether it may listen on other addresses than loopback without TLS and tokens (DESIGN 4).
     pub is_insecure: bool,
     /// What runs tasks here; `None`: nothing does.
@@ -85,6 +88,7 @@ impl NodeConfig {
         for (what, address, told, flag) in ports {
             faults.extend(faults_of_port((what, flag), address, told.as_ref(), self.is_insecure));
         }
+        faults.extend(self.public_hosts.iter().filter_map(|name| Hosts::fault(name)));
         if !self.data_dir.is_absolute() {
             faults.push(format!("the data directory {} is not an absolute path", self.data_dir.display()));
         }
@@ -99,6 +103,13 @@ impl NodeConfig {
             faults.push(error.to_string());
         }
         faults
+    }
+
+    /// Names by which others know it, and those that it was told.
+    pub(super) fn hosts(&self) -> Hosts {
+        let addresses = [&self.public_address, &self.cluster_address];
+        let own = addresses.into_iter().flatten().filter_map(|address| Hosts::of_address(address));
+        Hosts::new(own.chain([self.name.clone()]).chain(self.public_hosts.iter().cloned()))
     }
 }
 

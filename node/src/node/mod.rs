@@ -234,12 +234,12 @@ impl Parts {
         ));
         tasks.spawn(until(stopping.clone(), measure::count_entries(self.consensus.clone(), metrics.clone())));
         tasks.spawn(until(stopping.clone(), measure::watch_leader(self.consensus.clone(), metrics.clone())));
-        if let Some(traces) = self.config.traces {
-            let own = (self.config.name, metrics.counts().clone());
+        if let Some(traces) = self.config.traces.clone() {
+            let own = (self.config.name.clone(), metrics.counts().clone());
             let from = (self.consensus.clone(), self.clock.clone());
             tasks.spawn(traces::follow(traces, from, own, stopping.clone()));
         }
-        let counts = metrics.door().clone();
+        let (counts, hosts) = (metrics.door().clone(), self.config.hosts());
         let metrics = Arc::new(Measured {
             metrics,
             consensus: self.consensus.clone(),
@@ -262,6 +262,7 @@ impl Parts {
             logs: Arc::new(LogDoor { consensus: self.consensus, own: own_logs }),
             metrics,
             counts,
+            hosts,
             limits: limits(files),
             stopping: stopping.clone(),
         };

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{ExecutorSettings, Identity, faults_of_port};
 use super::measure::disk_of;
-use super::{NodeError, address_of, listen, spawn_executor, tell_if_new};
+use super::{NodeError, address_of, limits, listen, open_files, spawn_executor, tell_if_new};
 use crate::execute::{Blobs as TaskBlobs, ExecutorHandle, LeaderAddress};
 use crate::history::error_chain;
 use crate::metrics::{OutsideMetrics, Scrape};
@@ -32,7 +32,7 @@ use crate::packs::{OpenLogs, Packer, Packs};
 use crate::raft::{
     Link, Links, Member, Members, StartError, decode, draw_node, members_in, put_there, receive,
 };
-use crate::serve::{ExecutorDoor, serve_executor};
+use crate::serve::{DoorLimits, ExecutorDoor, serve_executor};
 use crate::store::blobs::Blobs;
 use crate::store::marker::{DataDir, Expected};
 use crate::system::{self, boot_time};
@@ -116,6 +116,7 @@ impl ExecutorProcess {
         if !faults.is_empty() {
             return Err(NodeError::Config(faults));
         }
+        let open_files = open_files();
         let listener = listen("log", config.listen).await?;
         let address = config.address.clone().unwrap_or_else(|| address_of(&listener).to_string());
         let (root, files) = (config.data_dir.clone(), system::disk());
@@ -151,12 +152,16 @@ impl ExecutorProcess {
         let executor = spawn_executor(executor, leader, nodes.clone())?;
         let packer = Packer::asking(node, (executor.logs(), executor.metrics()), nodes.clone(), nodes);
         spawn(&tasks, &stopping, packer.run());
-        let metrics = Arc::new(OutsideScrape {
-            metrics: OutsideMetrics::new(executor.metrics()),
-            data_dir: config.data_dir,
-        });
-        let (logs, activity) = (executor.logs(), executor.activity());
-        let door = ExecutorDoor { listener, logs, activity, metrics, stopping: stopping.clone() };
+        let metrics = OutsideMetrics::new(executor.metrics());
+        let door = ExecutorDoor {
+            listener,
+            logs: executor.logs(),
+            activity: executor.activity(),
+            counts: metrics.door().clone(),
+            metrics: Arc::new(OutsideScrape { metrics, data_dir: config.data_dir }),
+            limits: limits_of_port(open_files),
+            stopping: stopping.clone(),
+        };
         tasks.spawn(async move {
             if let Err(error) = serve_executor(door).await {
                 tracing::error!(error = error_chain(&error), "the port for logs and probes ended");
@@ -178,6 +183,12 @@ impl ExecutorProcess {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// As at a node's public port; a stream holds two files here, the log and the watch of it.
+fn limits_of_port(open_files: usize) -> DoorLimits {
+    let limits = limits(open_files);
+    DoorLimits { streams_max: limits.streams_max.min(open_files / 8), ..limits }
 }
 
 fn spawn(tasks: &TaskTracker, stopping: &CancellationToken, run: impl Future<Output = ()> + Send + 'static) {

@@ -253,7 +253,7 @@ impl Consensus {
     }
 
     /// The boot-time clock *before* the last successful quorum round began: the anchor of leases (PROTOCOL 5.3). `None`
-    /// while this node is not a ready leader. At rest it is up to 300 ms old; `quorum_round` makes a new one.
+    /// while this node is not a ready leader. At rest it is up to 600 ms old; `quorum_round` makes a new one.
     pub fn last_quorum_round(&self) -> Option<BootTime> {
         self.inner.leader.borrow().leading?;
         self.inner.watch.last_quorum_round()

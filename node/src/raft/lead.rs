@@ -21,7 +21,7 @@ use super::{change, wire};
 use crate::system::{self, boot_time, wall_time};
 
 /// Between quorum rounds that nobody asked for.
-const ROUND_EVERY: Duration = Duration::from_millis(250);
+const ROUND_EVERY: Duration = Duration::from_millis(500);
 /// Between questions about the other nodes' clocks and whereabouts.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// Before a `LeaderReady` that was not to be had is tried again.

@@ -68,10 +68,16 @@ pub(crate) fn router(
     let health_service = health_service.map_request(|request: Request| request.map(tonic::body::Body::new));
     let router = router.route_service("/grpc.health.v1.Health/{*rest}", health_service);
     // Outermost, since a stream has its seat for as long as it is open and a call only until its answer begins.
-    let streaming = Arc::new(streaming()?);
-    let router = router.layer(from_fn(move |request: Request, next: Next| {
+    let router = seat_streams(router, streaming()?, streams);
+    Ok((router, health::follow(reporter, names, api)))
+}
+
+/// Has every call of these paths hold a seat for as long as its answer goes on; where there is none it is turned away.
+pub(super) fn seat_streams(router: Router, paths: BTreeSet<String>, streams: Seats) -> Router {
+    let paths = Arc::new(paths);
+    router.layer(from_fn(move |request: Request, next: Next| {
         let readers = request.extensions().get::<Readers>().cloned();
-        let seat = streaming.contains(request.uri().path()).then(|| streams.take());
+        let seat = paths.contains(request.uri().path()).then(|| streams.take());
         async move {
             match seat.transpose() {
                 Ok(None) => next.run(request).await,
@@ -79,8 +85,7 @@ pub(crate) fn router(
                 Err(error) => Status::from(error).into_http(),
             }
         }
-    }));
-    Ok((router, health::follow(reporter, names, api)))
+    }))
 }
 
 /// The paths of all rpcs whose answer goes on.

@@ -1,13 +1,14 @@
 //! Plain HTTP on the public port: probes, metrics, the description of the API, and REST.
 //!
 //! Probes and metrics have no bounds: they are asked when a node is at its worst. Everything else has bounds of its own beside
-//! gRPC's, and answers in HTTP's terms. Start reading at [`router`].
+//! gRPC's, answers in HTTP's terms, and only under a name of this node: probes know a pod by whatever name they like. Start reading
+//! at [`router`].
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{any, get};
@@ -16,7 +17,9 @@ use tonic::Status;
 use super::DoorLimits;
 use super::api::Api;
 use super::bounds::{Bounds, Seats, TurnedAway, overloaded};
+use super::error::ApiError;
 use super::health::Probe;
+use super::hosts::Hosts;
 use super::rest::{Rest, error_response, not_found, openapi_text};
 use super::service::Services;
 use crate::metrics::{CONTENT_TYPE, Scrape};
@@ -28,6 +31,7 @@ pub(crate) fn router(
     services: Services,
     (metrics, limits): (Arc<dyn Scrape>, &DoorLimits),
     (bounds, streams): (Bounds, Seats),
+    hosts: Hosts,
 ) -> Router {
     let rest = Rest::new(api, services, (streams, limits));
     let bounded = Router::new()
@@ -36,6 +40,16 @@ pub(crate) fn router(
         .layer(from_fn(move |request: Request, next: Next| {
             let bounds = bounds.clone();
             async move { bounds.hold(request, next).await.unwrap_or_else(turned_away) }
+        }))
+        // Outermost: whoever may not ask takes no seat.
+        .layer(from_fn(move |request: Request, next: Next| {
+            let checked = hosts.check(&request);
+            async move {
+                match checked {
+                    Ok(()) => next.run(request).await,
+                    Err(error) => misdirected(error),
+                }
+            }
         }));
     let probe = |probe: Probe| {
         let api = api.clone();
@@ -58,6 +72,13 @@ pub(super) async fn tell(metrics: Arc<dyn Scrape>) -> ([(header::HeaderName, &'s
 
 async fn openapi() -> ([(header::HeaderName, &'static str); 1], String) {
     ([(header::CONTENT_TYPE, "application/json")], openapi_text().to_string())
+}
+
+/// The status that says so of a name, and that a proxy or browser may try another connection.
+fn misdirected(error: ApiError) -> Response {
+    let mut response = error_response(&error.into());
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    response
 }
 
 fn turned_away(why: TurnedAway) -> Response {

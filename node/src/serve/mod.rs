@@ -15,6 +15,7 @@ mod error;
 mod filter;
 mod grpc;
 mod health;
+mod hosts;
 mod http;
 mod outside;
 mod page;
@@ -32,7 +33,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{Version, header};
 use matins_core::state::Settings;
 use matins_proto::v1::Setting;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,7 @@ use bounds::{Bounds, RequestBytes};
 use cluster::{Cluster, History, LogSource};
 pub(crate) use connections::admit;
 pub use error::ApiError;
+pub use hosts::Hosts;
 pub use outside::{ExecutorDoor, serve_executor};
 use pulse::Watches;
 use recent::Recent;
@@ -71,6 +73,8 @@ pub struct Door {
     pub metrics: Arc<dyn Scrape>,
     /// Where it is counted what the port bears.
     pub counts: DoorCounts,
+    /// Names under which plain HTTP is answered.
+    pub hosts: Hosts,
     /// Bounds.
     pub limits: DoorLimits,
     /// Ends the port: calls in flight are answered, streams end with `SHUTTING_DOWN`.
@@ -145,7 +149,7 @@ pub fn usual_settings() -> Vec<Setting> {
 
 /// Serves clients until `Door::stopping`.
 pub async fn serve(door: Door) -> Result<(), ServeError> {
-    let Door { listener, cluster, history, logs, metrics, counts, limits, stopping } = door;
+    let Door { listener, cluster, history, logs, metrics, counts, hosts, limits, stopping } = door;
     let recent = Arc::new(Recent::default());
     let follow = tokio::spawn(follow_states(Arc::clone(&cluster), Arc::clone(&recent), stopping.clone()));
     let api = Api { cluster, history, logs, recent, watches: Watches::default(), stopping: stopping.clone() };
@@ -158,7 +162,8 @@ pub async fn serve(door: Door) -> Result<(), ServeError> {
     };
     let plain_bounds = bounds(Bound::HttpCalls, limits.plain_calls_in_flight_max);
     let plain_streams = Seats::new(Bound::HttpStreams, limits.event_streams_max, &counts);
-    let plain = http::router(&api, services.clone(), (metrics, &limits), (plain_bounds, plain_streams));
+    let plain =
+        http::router(&api, services.clone(), (metrics, &limits), (plain_bounds, plain_streams), hosts);
     let grpc_bounds = bounds(Bound::GrpcCalls, limits.calls_in_flight_max);
     let grpc_streams = Seats::new(Bound::GrpcStreams, limits.streams_max, &counts);
     let (grpc, health) = grpc::router(api, (&services, &limits), (grpc_bounds, grpc_streams))?;
@@ -201,11 +206,13 @@ async fn until_goodbye(
     }
 }
 
-/// One port for both: what says that it is gRPC is gRPC.
+/// One port for both: what says that it is gRPC is gRPC, if it comes by HTTP/2. By HTTP/1.1 only a browser could say so, for a page
+/// that is kept out of plain HTTP.
 fn either(grpc: Router, plain: Router) -> Router {
     Router::new().fallback(move |request: Request| {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let is_grpc = is_grpc && request.version() == Version::HTTP_2;
         if is_grpc { grpc.clone() } else { plain.clone() }.oneshot(request)
     })
 }

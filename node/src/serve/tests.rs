@@ -33,7 +33,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::cluster::{LogPiece, LogStream};
-use super::{Door, DoorLimits, serve};
+use super::{Door, DoorLimits, Hosts, serve};
 use alone::Alone;
 
 /// One node that serves clients, and a connection to it.
@@ -71,6 +71,7 @@ impl World {
             logs: alone.clone(),
             metrics: alone.clone(),
             counts: alone.metrics.door().clone(),
+            hosts: Hosts::new(["n1.example".to_owned()]),
             limits,
             stopping: stopping.clone(),
         };

@@ -27,6 +27,16 @@ app.kubernetes.io/component: {{ .part }}
 {{ include "matins.name" $root }}-{{ index . 1 }}.{{ include "matins.name" $root }}-nodes.{{ $root.Release.Namespace }}.svc
 {{- end }}
 
+{{/* Every name by which the cluster can ask a node: both services, with each of the ends that its search list adds. */}}
+{{- define "matins.publicHosts" -}}
+{{- $name := include "matins.name" . -}}
+{{- $hosts := list -}}
+{{- range $end := list "" (printf ".%s" .Release.Namespace) (printf ".%s.svc" .Release.Namespace) (printf ".%s.svc.%s" .Release.Namespace .Values.clusterDomain) -}}
+{{- $hosts = concat $hosts (list (printf "%s%s" $name $end) (printf "%s-nodes%s" $name $end) (printf "*.%s-nodes%s" $name $end)) -}}
+{{- end -}}
+{{ join "," (concat $hosts .Values.nodes.publicHosts) }}
+{{- end }}
+
 {{- define "matins.clusterPorts" -}}
 {{- $root := . -}}
 {{- $ports := list -}}

@@ -202,6 +202,37 @@ async fn a_full_node_turns_plain_calls_away_and_still_tells_that_it_lives() {
     world.stop().await;
 }
 
+/// A page whose name was made to mean this address is the same as the node to a browser; only its name is another.
+#[tokio::test]
+async fn a_page_whose_name_means_this_node_hears_nothing() {
+    let world = World::founded().await;
+    applied(&world).await;
+    let run = world.start("w").await.unwrap();
+    let watch = format!("/v1/runs/{run}:watch");
+    let rebound = "Host: evil.example:7070\r\n";
+    let paths = [("GET", "/v1/runs"), ("GET", &watch), ("POST", "/v1/runs:start"), ("GET", "/openapi.json")];
+    for (method, path) in paths {
+        let heard = ask(&world, method, path, (rebound, "{}")).await;
+        let error = &heard.json()["error"];
+        assert_eq!((heard.status, &error["reason"]), (421, &json!("DENIED")), "{path}: {}", heard.body);
+        assert_eq!(error["metadata"]["subject"], "evil.example");
+        assert!(error["hint"].as_str().unwrap().contains("`public_hosts`"), "{}", heard.body);
+    }
+    // gRPC is not another way in: a page can send any content type to what a browser takes for its own server.
+    let grpc = format!("{rebound}Content-Type: application/grpc\r\n");
+    let heard = ask(&world, "POST", "/matins.v1.Runs/Start", (&grpc, "\0\0\0\0\0")).await;
+    assert_eq!(heard.status, 404, "{}", heard.body);
+    // Probes and scrapers know a node by any name.
+    for path in ["/livez", "/readyz", "/leaderz", "/metrics"] {
+        assert_ne!(ask(&world, "GET", path, (rebound, "")).await.status, 421, "{path}");
+    }
+    for host in ["localhost:7070", "127.0.0.1", "[::1]:7070", "N1.example:80"] {
+        let heard = ask(&world, "GET", "/v1/runs", (&format!("Host: {host}\r\n"), "")).await;
+        assert_eq!(heard.status, 200, "{host}: {}", heard.body);
+    }
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn a_watch_tells_events_and_goes_on_behind_the_last_one() {
     let world = World::founded().await;
@@ -244,7 +275,7 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut reader = socket.connect(world.address).await.unwrap();
-    reader.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    reader.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
     let until = |status: u16| {
         let (world, path) = (&world, &path);
         async move {

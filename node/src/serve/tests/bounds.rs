@@ -167,7 +167,7 @@ async fn a_stream_that_is_read_slowly_goes_on() {
 
 async fn post(world: &World, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(world.address).await.unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
     let request = format!("{head}Connection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

@@ -41,6 +41,11 @@ use crate::context::{Context, Outcome};
 use crate::executor::ExecutorVerb;
 use crate::fault::Fault;
 
+/// musl's own has one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long calls for the disk that nobody waits for any more may keep this process.
 const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
 

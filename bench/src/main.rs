@@ -4,6 +4,7 @@
 //! measure is put beside its aim in `figure` and printed by `table`. It never judges: a missed aim is told, and the exit code
 //! says only whether every workload did what it should. Start reading at [`main`], then `workloads::all`.
 
+mod callers;
 mod cluster;
 mod figure;
 mod finished;

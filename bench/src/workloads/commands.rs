@@ -1,22 +1,15 @@
 //! Callers that send one command after the other: how many are accepted a second, durably, and how long one takes.
-//!
-//! The callers are tasks of this process, which shares the cores with the nodes; each 64 of them share a connection.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use matins_client::{Client, Limits};
+use matins_client::Client;
 use matins_proto::v1;
-use tokio::task::JoinSet;
 
+use crate::callers::keep_asking;
 use crate::cluster::Cluster;
 use crate::figure::{Figure, median};
 use crate::trouble::{Trouble, must_be};
 use crate::workload::{Stage, Workload};
-
-/// Callers on one connection.
-const CALLERS_EACH: usize = 64;
 
 pub(crate) struct Commands;
 
@@ -54,24 +47,7 @@ async fn measure(
     span: Duration,
 ) -> Result<(Vec<Duration>, Duration), Trouble> {
     let leader = cluster.nodes[cluster.leader().await?].endpoint();
-    let is_over = Arc::new(AtomicBool::new(false));
-    let mut tasks = JoinSet::new();
-    let mut client = Client::new(&leader, Limits::default())?;
-    let began = Instant::now();
-    for caller in 0..callers {
-        if caller % CALLERS_EACH == 0 {
-            client = Client::new(&leader, Limits::default())?;
-            client.call(v1::ClusterStatusRequest {}).await?;
-        }
-        tasks.spawn(call(client.clone(), caller, Arc::clone(&is_over)));
-    }
-    tokio::time::sleep_until((began + span).into()).await;
-    is_over.store(true, Ordering::Relaxed);
-    let mut spans = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        spans.extend(done??);
-    }
-    let took = began.elapsed();
+    let (spans, took) = keep_asking(&leader, callers, span, set_pool).await?;
     let mut pools = 0;
     let mut page_token = String::new();
     loop {
@@ -87,20 +63,9 @@ async fn measure(
     Ok((spans, took))
 }
 
-/// One caller: sets its own pool again and again.
-async fn call(client: Client, caller: usize, is_over: Arc<AtomicBool>) -> Result<Vec<Duration>, Trouble> {
-    let mut spans = Vec::new();
-    let mut slots = 0;
-    loop {
-        slots += 1;
-        let ask =
-            v1::SetPoolRequest { name: format!("bench-{caller}"), slots, ..v1::SetPoolRequest::default() };
-        let began = Instant::now();
-        let answer = client.call(ask).await?;
-        must_be("slots", answer.pool.map(|pool| pool.slots), Some(slots))?;
-        spans.push(began.elapsed());
-        if is_over.load(Ordering::Relaxed) {
-            return Ok(spans);
-        }
-    }
+/// Sets the caller's own pool.
+async fn set_pool(client: Client, caller: usize, slots: u32) -> Result<(), Trouble> {
+    let ask = v1::SetPoolRequest { name: format!("bench-{caller}"), slots, ..v1::SetPoolRequest::default() };
+    let answer = client.call(ask).await?;
+    must_be("slots", answer.pool.map(|pool| pool.slots), Some(slots))
 }

@@ -29,6 +29,7 @@ pub const CLIP: Millis = Millis::from_mins(10);
 
 /// Ahead by up to [`AHEAD_MAX`], leader time loses one part in so many: 500 ppm.
 const SLOW_DIVISOR: i128 = 2_000;
+const NANOS_PER_MILLI: i128 = 1_000_000;
 
 /// Leader time as one node reckons it.
 #[derive(Clone, Debug, Default)]
@@ -180,6 +181,13 @@ impl LeaderClock {
     /// Leader time for an entry that carries a reading: never more than ten minutes beyond both.
     pub fn now_carrying(&mut self, at: BootTime, majority: Timestamp) -> Timestamp {
         self.clipped(at, majority.max(self.floor))
+    }
+
+    /// How many nanoseconds leader time has gone on since it became the millisecond that it is: whoever waits for a later one
+    /// waits so much less.
+    pub fn into_milli(&mut self, at: BootTime) -> u64 {
+        self.advance(at);
+        self.running.map_or(0, |running| running.aged(at).rem_euclid(NANOS_PER_MILLI) as u64)
     }
 
     /// Leader time for people, however long ago an entry was written; `None` where it is not known: in a process that has only
@@ -334,20 +342,20 @@ fn slowed(ahead: i128, elapsed: i128) -> i128 {
 }
 
 fn nanos(time: Timestamp) -> i128 {
-    i128::from(time.as_millis()) * 1_000_000
+    i128::from(time.as_millis()) * NANOS_PER_MILLI
 }
 
 fn span(span: Millis) -> i128 {
-    i128::from(span.0) * 1_000_000
+    i128::from(span.0) * NANOS_PER_MILLI
 }
 
 fn timestamp(nanos: i128) -> Timestamp {
-    let millis = nanos.div_euclid(1_000_000);
+    let millis = nanos.div_euclid(NANOS_PER_MILLI);
     Timestamp::from_millis(i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX }))
 }
 
 fn millis(nanos: i128) -> Millis {
-    Millis(u64::try_from(nanos / 1_000_000).unwrap_or(0))
+    Millis(u64::try_from(nanos / NANOS_PER_MILLI).unwrap_or(0))
 }
 
 #[cfg(test)]

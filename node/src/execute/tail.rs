@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::journal::log_path;
 use super::log::{Frame, LogReader, Stream};
+use crate::system;
 
 /// Chunks read ahead of a slow reader.
 const READ_AHEAD_MAX: usize = 16;
@@ -142,12 +143,7 @@ impl Watch {
         let inotify = inotify::init(flags)?;
         let changes = inotify::WatchFlags::MODIFY | inotify::WatchFlags::DELETE_SELF;
         inotify::add_watch(&inotify, path, changes)?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe code, and an owned descriptor fulfils what that asks for"
-        )]
-        let inotify = AsyncFd::new(inotify)?;
-        Ok(Self { inotify })
+        Ok(Self { inotify: system::watched(inotify)? })
     }
 
     async fn changed(&self) -> io::Result<()> {

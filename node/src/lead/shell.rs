@@ -27,7 +27,7 @@ use super::time::LeaderTime;
 use crate::history::History;
 use crate::raft::{AppliedEntry, BlobError, Consensus, LeaderView, Subscription};
 use crate::shrink::shrunk;
-use crate::system::boot_time;
+use crate::system::{BootTimer, boot_time};
 
 /// Messages of streams that wait for the leader. Beyond it their streams wait.
 const INPUTS_MAX: usize = 1_024;
@@ -76,18 +76,19 @@ impl LeadHandle {
 /// Leads whenever this node is ready to, until `stop`. Gives the handle, and the task to wait for at shutdown.
 pub fn spawn(
     consensus: Consensus,
-    time: Arc<LeaderTime>,
+    (time, timer): (Arc<LeaderTime>, BootTimer),
     history: History,
     stop: CancellationToken,
 ) -> (LeadHandle, tokio::task::JoinHandle<()>) {
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
-    let shell = Shell { consensus, time, past: Past(history), inputs: received };
+    let shell = Shell { consensus, time, timer, past: Past(history), inputs: received };
     (LeadHandle { inputs }, tokio::spawn(shell.keep(stop)))
 }
 
 struct Shell {
     consensus: Consensus,
     time: Arc<LeaderTime>,
+    timer: BootTimer,
     past: Past,
     inputs: mpsc::Receiver<Input>,
 }
@@ -163,7 +164,7 @@ impl Shell {
             durable_block_asked_at: BootTime(0),
         };
         let over = loop {
-            let wait = self.work(&mut reign);
+            let wake = self.work(&mut reign);
             tokio::select! {
                 changed = view.changed() => {
                     let leads = view.borrow().leading == Some(leadership);
@@ -174,7 +175,7 @@ impl Shell {
                 entry = entries.recv() => self.entries(&mut reign, entry, &mut entries),
                 input = self.inputs.recv() => self.input(&mut reign, input?),
                 Some(done) = reign.tasks.join_next() => self.done(&mut reign, done),
-                () = tokio::time::sleep(wait) => {}
+                woken = self.timer.wait_until(wake) => woken.expect("a timer of its own works"),
             }
         };
         // What is still under way is not this leader's business any more; its streams go to the next one.
@@ -183,9 +184,11 @@ impl Shell {
         over
     }
 
-    /// Does what is to be done now. Gives the time until the next look.
-    fn work(&self, reign: &mut Reign) -> Duration {
-        let now = self.now();
+    /// Does what is to be done now. Gives the instant of the next look.
+    fn work(&self, reign: &mut Reign) -> BootTime {
+        let boot = boot_time();
+        let (at, into_milli) = self.time.reached(boot);
+        let now = Now { at, boot };
         self.ask_for_holdings(reign, now.boot);
         let outside = self.outside(reign);
         for action in reign.leader.run(now, &outside) {
@@ -194,8 +197,8 @@ impl Shell {
         for alarm in self.time.take_alarms() {
             tracing::warn!(?alarm, "leader time");
         }
-        let next = reign.leader.next_run(now);
-        Duration::from_nanos(next.0.saturating_sub(boot_time().0))
+        // Counted from when leader time became what it is, or each tick would be late by a part of a millisecond.
+        reign.leader.next_run(Now { at, boot: BootTime(boot.0 - into_milli) })
     }
 
     fn now(&self) -> Now {

@@ -54,9 +54,14 @@ impl LeaderTime {
 
     /// Leader time now.
     pub fn now(&self) -> Timestamp {
+        self.reached(boot_time()).0
+    }
+
+    /// Leader time at an instant of now, and how many nanoseconds before that it became so.
+    pub fn reached(&self, boot: BootTime) -> (Timestamp, u64) {
         let mut inner = self.lock();
         let carried = inner.carried;
-        inner.clock.now_carrying(boot_time(), carried)
+        (inner.clock.now_carrying(boot, carried), inner.clock.into_milli(boot))
     }
 
     /// Leader time now, to compare clocks with; `None` where it is not known (`LeaderClock::known`).

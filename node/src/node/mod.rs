@@ -37,7 +37,7 @@ use crate::packs::{Packer, Packs};
 use crate::raft::{Consensus, Member, StartConfig, StartError, StorageConfig, exit_process};
 use crate::serve::{Door, DoorLimits, Seats, serve};
 use crate::shrink::shrunk;
-use crate::system::{self, Listener};
+use crate::system::{self, BootTimer, Listener};
 use crate::traces;
 use config::Identity;
 pub use config::{ExecutorSettings, NodeConfig};
@@ -84,6 +84,9 @@ pub enum NodeError {
     /// The index of history does not open.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// The machine gives no timer: this process may open no more files.
+    #[error("cannot make a timer")]
+    Timer(#[source] io::Error),
     /// The executor's folder cannot be used.
     #[error("cannot use the executor's folder {}", folder.display())]
     Executor {
@@ -143,8 +146,15 @@ impl Node {
         let history = History::open(&folder, blobs.clone(), consensus.states())?;
         let executor = start_executor(&config, &consensus, &blobs, (&tasks, &stopping))?;
         let own_logs = executor.as_ref().map(|executor| (executor.logs(), executor.metrics()));
-        let parts =
-            Parts { consensus: consensus.clone(), history: history.clone(), clock, own_logs, blobs, config };
+        let parts = Parts {
+            consensus: consensus.clone(),
+            history: history.clone(),
+            clock,
+            timer: BootTimer::new().map_err(NodeError::Timer)?,
+            own_logs,
+            blobs,
+            config,
+        };
         parts.spawn((public, cluster, files), &tasks, &stopping);
         tracing::info!(node = %consensus.node(), public = %public_at, cluster = %cluster_at, "listening");
         Ok(Self { consensus, history, executor, public: public_at, cluster: cluster_at, stopping, tasks })
@@ -197,6 +207,7 @@ struct Parts {
     consensus: Consensus,
     history: History,
     clock: Arc<LeaderTime>,
+    timer: BootTimer,
     /// Those of its executor, and what that counts.
     own_logs: Option<(LogFolder, ExecutorMetrics)>,
     blobs: Arc<BlobDoor>,
@@ -210,8 +221,9 @@ impl Parts {
         tasks: &TaskTracker,
         stopping: &CancellationToken,
     ) {
+        let times = (self.clock.clone(), self.timer);
         let (lead, leading) =
-            shell::spawn(self.consensus.clone(), self.clock.clone(), self.history.clone(), stopping.clone());
+            shell::spawn(self.consensus.clone(), times, self.history.clone(), stopping.clone());
         tasks.spawn(async move {
             if let Err(error) = leading.await {
                 tracing::error!(%error, "the task that leads ended badly");

@@ -149,6 +149,23 @@ fn scripts() -> Result<(), Box<dyn Error>> {
 }
 
 /// What one wall clock does: an offset in milliseconds for each second of the run.
+/// Whoever waits for a millisecond wakes when it begins: neither before, which would be for nothing, nor later.
+#[test]
+fn the_next_millisecond_begins_when_it_is_said() {
+    for nanos in [0, 1, 999_999, 1_000_000, 1_234_567] {
+        let mut clock = LeaderClock::new();
+        clock.set_voters(vec![[NodeId(1)].into()]);
+        clock.heard(NodeId(1), Timestamp::from_millis(TRUE_START), BootTime(500));
+        assert!(clock.lead(BootTime(500)));
+        clock.applied(Timestamp::from_millis(TRUE_START), Timestamp::ZERO, BootTime(500), AppliedFrom::Live);
+        let boot = BootTime(500 + nanos);
+        let now = clock.now(boot);
+        let next = BootTime(boot.0 - clock.into_milli(boot)) + Millis(1);
+        assert_eq!(clock.now(BootTime(next.0 - 1)), now, "{nanos}");
+        assert_eq!(clock.now(next), now + Millis(1), "{nanos}");
+    }
+}
+
 fn wild_wall() -> impl Strategy<Value = Vec<i64>> {
     let year: i64 = 365 * 24 * 3_600_000;
     prop::collection::vec(prop_oneof![-10 * year..10 * year, -100_000i64..100_000, Just(0)], 60)

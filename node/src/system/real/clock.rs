@@ -1,15 +1,56 @@
 //! The two clocks of this machine, and what tells one boot of it from another.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use matins_core::time::{BootTime, Timestamp};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+use crate::system::watched;
 
 /// The boot-time clock of this machine: it counts suspend and is never set. All deadlines are readings of it
 /// (PROTOCOL 5.3).
 pub fn boot_time() -> BootTime {
     let now = clock_gettime(ClockId::Boottime);
     BootTime(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// A timer on the boot-time clock: true to some microseconds, where tokio's timers come up to two milliseconds late, and not
+/// stopped while the machine sleeps, as they are.
+#[derive(Debug)]
+pub struct BootTimer {
+    timer: AsyncFd<OwnedFd>,
+}
+
+impl BootTimer {
+    /// One that is not set.
+    pub fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
+        Ok(Self { timer: watched(timer)? })
+    }
+
+    /// Waits for an instant, which may have passed.
+    pub async fn wait_until(&mut self, at: BootTime) -> io::Result<()> {
+        // Zero would switch it off.
+        let at = at.0.max(1);
+        let value = Timespec { tv_sec: (at / 1_000_000_000) as i64, tv_nsec: (at % 1_000_000_000) as i64 };
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = Itimerspec { it_interval: never, it_value: value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
+        loop {
+            let mut ready = self.timer.readable().await?;
+            // Ready may be left over from an instant that nobody waited for any more.
+            match ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0; 8])?)) {
+                Ok(read) => return read.map(|_| ()),
+                Err(_would_block) => {}
+            }
+        }
+    }
 }
 
 /// The wall clock of this machine. Only readings for the leader, and the times in logs of tasks, are taken from it
@@ -45,4 +86,28 @@ pub fn boot_id() -> io::Result<String> {
 /// The boot that a test pretends: what `MATINS_TEST_BOOT` says. Only builds for development look.
 fn test_boot_id() -> Option<String> {
     cfg!(debug_assertions).then(|| std::env::var("MATINS_TEST_BOOT").ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use matins_core::time::Millis;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_timer_waits_for_the_last_instant_that_it_was_given() {
+        let mut timer = BootTimer::new().unwrap();
+        let began = boot_time();
+        timer.wait_until(BootTime(0)).await.unwrap();
+        assert!(timer.wait_until(began + Millis::from_secs(3_600)).now_or_never().is_none());
+        timer.wait_until(began + Millis(5)).await.unwrap();
+        assert!(boot_time() >= began + Millis(5));
+        // One that came while nobody waited is not taken for the next one.
+        assert!(timer.wait_until(boot_time() + Millis(1)).now_or_never().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let next = boot_time() + Millis(20);
+        timer.wait_until(next).await.unwrap();
+        assert!(boot_time() >= next);
+    }
 }

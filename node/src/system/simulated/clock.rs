@@ -21,6 +21,23 @@ impl Clocks {
     }
 }
 
+/// A timer on the boot-time clock.
+#[derive(Debug)]
+pub struct BootTimer;
+
+impl BootTimer {
+    /// One that is not set.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Waits for an instant, which may have passed.
+    pub async fn wait_until(&mut self, at: BootTime) -> io::Result<()> {
+        tokio::time::sleep(Duration::from_nanos(at.0.saturating_sub(boot_time().0))).await;
+        Ok(())
+    }
+}
+
 /// The wall clock of this machine.
 pub fn wall_time() -> Timestamp {
     let wall = Machine::current().clocks().wall;

@@ -56,6 +56,11 @@ fn install(cluster: &mut Cluster, at: usize, level: &str) {
         let status = cluster.status(leader).unwrap_or_default();
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         let mut own = nodes.iter().filter(|node| node["name"] == *cluster.nodes[at].name);
-        own.any(|node| node["reachable"] == true && node["lag"].as_str() == Some("0"))
+        // What the leader shows may be a second old: the level tells this process from the one before.
+        own.any(|node| {
+            node["reachable"] == true
+                && node["lag"].as_str() == Some("0")
+                && node["levelMax"].as_u64() == level.parse().ok()
+        })
     });
 }

@@ -9,6 +9,7 @@
 mod real;
 #[cfg(feature = "simulation")]
 pub mod simulated;
+mod timer;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,6 +28,7 @@ pub use machine::process::{
     apart, blocking, disk, disk_use, exit, keep_watch, raise_open_files, random, restore_open_files,
     wait_here,
 };
+pub use timer::{set_timer, timer};
 
 /// Has the runtime tell when there is something to read of a descriptor.
 pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

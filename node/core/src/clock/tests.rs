@@ -148,7 +148,6 @@ fn scripts() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What one wall clock does: an offset in milliseconds for each second of the run.
 /// Whoever waits for a millisecond wakes when it begins: neither before, which would be for nothing, nor later.
 #[test]
 fn the_next_millisecond_begins_when_it_is_said() {
@@ -166,6 +165,7 @@ fn the_next_millisecond_begins_when_it_is_said() {
     }
 }
 
+/// What one wall clock does: an offset in milliseconds for each second of the run.
 fn wild_wall() -> impl Strategy<Value = Vec<i64>> {
     let year: i64 = 365 * 24 * 3_600_000;
     prop::collection::vec(prop_oneof![-10 * year..10 * year, -100_000i64..100_000, Just(0)], 60)

@@ -18,7 +18,6 @@ use matins_core::supervisor::{Action, Event, Exit, Machine, Refusal};
 use matins_core::time::{BootTime, Millis, Timestamp};
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 mod connections;
@@ -34,7 +33,7 @@ use self::reactor::{Reactor, Source};
 use self::wire::{FromSupervisor, SpawnTask, Status, ToSupervisor};
 use super::files::replace;
 use super::log::{CHUNK_BYTES_MAX, Stream};
-use crate::system::{boot_time, wall_time};
+use crate::system::{self, boot_time, wall_time};
 
 /// The socket's name in the supervisor's folder.
 pub(crate) const SOCKET: &str = "socket";
@@ -121,8 +120,7 @@ struct Supervisor {
 impl Supervisor {
     fn new(dir: &Path, cgroups: Option<PathBuf>) -> io::Result<Self> {
         let reactor = Reactor::new()?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
+        let timer = system::timer()?;
         reactor.watch(&timer, Source::Timer, EventFlags::IN)?;
         let connections = Connections::listen(dir, &reactor)?;
         Ok(Self {
@@ -173,11 +171,7 @@ impl Supervisor {
     fn set_timer(&self) -> io::Result<()> {
         let leave = (!self.connections.ever_connected()).then_some(self.leaves_at);
         let wake = [self.machine.next_wake(), leave].into_iter().flatten().min();
-        // All zero disarms it; an instant that has passed makes it readable at once.
-        let at = timespec(wake.unwrap_or_default());
-        let value = Itimerspec { it_interval: timespec(BootTime(0)), it_value: at };
-        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
-        Ok(())
+        system::set_timer(&self.timer, wake)
     }
 
     fn deal_with(&mut self, source: Source, flags: EventFlags) {
@@ -431,9 +425,4 @@ fn watch_leftovers(process: &mut Process, members: &[Pid], fence: Fence, reactor
         }
     }
     watched
-}
-
-/// An instant as the kernel's timers take it.
-const fn timespec(at: BootTime) -> Timespec {
-    Timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 }
 }

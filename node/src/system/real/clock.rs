@@ -4,13 +4,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use matins_core::time::{BootTime, Timestamp};
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
-};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 
-use crate::system::watched;
+use crate::system::{set_timer, timer, watched};
 
 /// The boot-time clock of this machine: it counts suspend and is never set. All deadlines are readings of it
 /// (PROTOCOL 5.3).
@@ -29,19 +26,12 @@ pub struct BootTimer {
 impl BootTimer {
     /// One that is not set.
     pub fn new() -> io::Result<Self> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
-        Ok(Self { timer: watched(timer)? })
+        Ok(Self { timer: watched(timer()?)? })
     }
 
     /// Waits for an instant, which may have passed.
     pub async fn wait_until(&mut self, at: BootTime) -> io::Result<()> {
-        // Zero would switch it off.
-        let at = at.0.max(1);
-        let value = Timespec { tv_sec: (at / 1_000_000_000) as i64, tv_nsec: (at % 1_000_000_000) as i64 };
-        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let value = Itimerspec { it_interval: never, it_value: value };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
+        set_timer(&self.timer, Some(at))?;
         loop {
             let mut ready = self.timer.readable().await?;
             // Ready may be left over from an instant that nobody waited for any more.

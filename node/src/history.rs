@@ -155,12 +155,7 @@ impl History {
     async fn take_out(&self, state: &State) {
         let expected: BTreeSet<Digest> = state.blocks.iter().map(|(_, row)| row.digest).collect();
         let index = Arc::clone(&self.index);
-        let taken_out = blocking(move || {
-            for block in index.indexed_blocks()?.iter().filter(|block| !expected.contains(block)) {
-                index.remove_block(block)?;
-            }
-            Ok::<(), StoreError>(())
-        });
+        let taken_out = blocking(move || index.keep_only(&expected));
         if let Err(error) = taken_out.await {
             tracing::warn!(error = error_chain(&error), "cannot take a block out of the index of history");
         }

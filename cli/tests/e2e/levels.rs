@@ -1,14 +1,14 @@
 //! A rolling upgrade under load: releases of different age in one cluster, and the level that is raised at its end
 //! (PROTOCOL 6.9).
 
-use super::power_off::{EVERY_SECOND, assert_whole, ticks};
 use crate::common::Cluster;
+use crate::common::load::{Deaths, Load};
 
 #[test]
-fn an_upgrade_costs_no_tick_and_ends_with_a_level_that_no_older_release_joins() {
+fn an_upgrade_under_load_costs_no_tick_and_ends_with_a_level_that_no_older_release_joins() {
     let mut cluster = Cluster::start(3);
-    cluster.apply(EVERY_SECOND);
-    cluster.until("some ticks", || ticks(&cluster).len() >= 2);
+    let load = Load::begin(&cluster);
+    load.go_on_for(&cluster, 2);
 
     for at in 0..3 {
         let refused = cluster.ask(&["cluster", "raise-level", "2"]);
@@ -39,10 +39,8 @@ fn an_upgrade_costs_no_tick_and_ends_with_a_level_that_no_older_release_joins() 
     assert!(log.contains("has feature level 2, this release knows up to 1"), "{log}");
     install(&mut cluster, 2, "2");
 
-    let now = ticks(&cluster).len();
-    cluster.until("ticks go on", || ticks(&cluster).len() > now + 1);
-    cluster.ask(&["workflow", "pause", "heartbeat"]).well();
-    assert_whole(&ticks(&cluster));
+    load.go_on_for(&cluster, 2);
+    load.end(&cluster, Deaths::None).well();
 }
 
 /// Starts a node again as a release that supports this level, and waits until it takes part.

@@ -1,10 +1,12 @@
-//! All nodes are restarted one after the other by `deploy/rolling-restart` under load: no run fails, no tick is late.
+//! All nodes are restarted or drained one after the other under load: no run fails, no tick is late.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::common::load::{Deaths, Load};
 use crate::common::{Cluster, DEADLINE};
@@ -77,6 +79,30 @@ fn a_rolling_restart_that_drains_waits_for_what_runs() {
     for at in 0..3 {
         cluster.until_executor(at, "ready");
     }
+}
+
+#[test]
+fn an_executor_that_is_drained_under_load_ends_what_it_has_and_takes_nothing_new() {
+    let cluster = Cluster::start(3);
+    let load = Load::begin(&cluster);
+    load.go_on_for(&cluster, 2);
+    for at in 0..3 {
+        let name = cluster.nodes[at].name.as_str();
+        cluster.ask(&["executor", "drain", name]).well();
+        cluster.until("it has ended what it had", || executor(&cluster, name)["used"] == 0);
+        load.go_on_for(&cluster, 2);
+        let drained = executor(&cluster, name);
+        assert!(drained["state"] == "draining" && drained["used"] == 0, "{drained}");
+        cluster.ask(&["executor", "undrain", name]).well();
+        cluster.until_executor(at, "ready");
+    }
+    load.end(&cluster, Deaths::None).well();
+}
+
+/// What the cluster says of an executor.
+fn executor(cluster: &Cluster, name: &str) -> Value {
+    let list = cluster.json(&["executor", "list"]);
+    list.as_array().and_then(|all| all.iter().find(|it| it["name"] == *name)).cloned().unwrap_or_default()
 }
 
 /// A leader that is told to stop hands its lead over: nobody waits for an election.

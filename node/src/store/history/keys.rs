@@ -63,9 +63,9 @@ pub(super) fn range(filter: &Filter, after: Option<PageToken>, order: Order) -> 
     (first, end)
 }
 
-/// Names a run of a block.
-pub(super) fn member(block: &Digest, run: u64) -> Vec<u8> {
-    [&block.0[..], &run.to_be_bytes()].concat()
+/// Names a part of a block's members.
+pub(super) fn members(block: &Digest, part: u32) -> Vec<u8> {
+    [&block.0[..], &part.to_be_bytes()].concat()
 }
 
 /// The run at the end of a key. `None`: it is no key of ours, so the index is damaged.

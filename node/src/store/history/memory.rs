@@ -50,11 +50,11 @@ impl History {
         Ok(())
     }
 
-    /// Takes a block and its runs out.
-    pub fn remove_block(&self, block: &Digest) -> Result<()> {
+    /// Takes out the blocks that retention took off the list.
+    pub fn keep_only(&self, expected: &BTreeSet<Digest>) -> Result<()> {
         let mut inner = self.inner();
-        inner.blocks.remove(block);
-        inner.runs.retain(|_, run| run.block != *block);
+        inner.blocks.retain(|block| expected.contains(block));
+        inner.runs.retain(|_, run| expected.contains(&run.block));
         Ok(())
     }
 

@@ -33,6 +33,9 @@ const CACHE_BYTES: u64 = 16 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
 /// The most bytes of one value: sled puts larger ones into files that it never syncs.
 pub const VALUE_BYTES_MAX: u64 = 60 << 10;
+/// The runs that one row of a block's members names at most: ten bytes each, so far below [`VALUE_BYTES_MAX`]. sled keeps
+/// some 250 bytes in memory for each eight rows, whatever their size, so a row of its own for each run is worth avoiding.
+const MEMBERS_MAX: usize = 4096;
 /// The most rows that one page looks at. A rare match may thus give a short page, with a token to go on.
 pub const ROWS_READ_MAX: usize = 10_000;
 
@@ -117,9 +120,9 @@ pub struct History {
     runs: sled::Tree,
     /// The orders: see `keys`.
     orders: sled::Tree,
-    /// Block and run, so that a block can be taken out.
+    /// Block and part to the runs of that part, so that a block can be taken out.
     block_runs: sled::Tree,
-    /// The blocks that are in as a whole.
+    /// The blocks, each [`WHOLE`] or [`IN_PART`].
     blocks: sled::Tree,
 }
 
@@ -164,13 +167,9 @@ impl History {
             }
         };
         checked::save(&Disk, &dir.join(CONDITION), open.as_bytes())?;
-        let mut missing = expected.clone();
-        for block in history.indexed_blocks()? {
-            if !missing.remove(&block) {
-                history.remove_block(&block)?;
-            }
-        }
-        Ok((history, missing))
+        history.keep_only(expected)?;
+        let indexed = history.indexed_blocks()?.into_iter().collect();
+        Ok((history, expected - &indexed))
     }
 
     fn open_trees(dir: &Path) -> sled::Result<Self> {
@@ -211,54 +210,83 @@ impl History {
                 let (what, limit) = ("what the index has of a run", "VALUE_BYTES_MAX");
                 return Err(StoreError::TooLarge { what, limit, value: VALUE_BYTES_MAX, asked });
             }
-            members.insert(keys::member(block, run.run), &[]);
             rows.insert(&run.run.to_be_bytes(), value);
             for key in keys::of_run(run) {
                 orders.insert(key, &[]);
             }
         }
+        for (part, runs) in (0..).zip(runs.chunks(MEMBERS_MAX)) {
+            let numbers: Vec<u64> = runs.iter().map(|run| run.run).collect();
+            let value = postcard::to_allocvec(&numbers).expect("numbers always encode");
+            members.insert(keys::members(block, part), value);
+        }
         let fail = || failed("write", &self.dir);
-        // The members first: they are how a block that came in only half is taken out.
+        // How a block that came in only in part is known, and taken out.
+        self.blocks.insert(block.0, IN_PART).map_err(fail())?;
         self.block_runs.apply_batch(members).map_err(fail())?;
         self.runs.apply_batch(rows).map_err(fail())?;
         self.orders.apply_batch(orders).map_err(fail())?;
         self.db.flush().map_err(fail())?;
-        self.blocks.insert(block.0, &[]).map_err(fail())?;
+        self.blocks.insert(block.0, WHOLE).map_err(fail())?;
         Ok(())
     }
 
-    /// Takes a block and its runs out: retention took it off the list.
-    pub fn remove_block(&self, block: &Digest) -> Result<()> {
-        let fail = || failed("write", &self.dir);
-        self.blocks.remove(block.0).map_err(fail())?;
-        for member in self.block_runs.scan_prefix(block.0) {
-            let (member, _) = member.map_err(fail())?;
-            let run = keys::run_of(&member).ok_or_else(|| self.damaged("a member's key"))?;
-            // A run that another block holds by now is that block's.
-            if let Some(row) = self.find(run)?.filter(|row| row.block == *block) {
-                for key in keys::of_run(&row) {
-                    self.orders.remove(key).map_err(fail())?;
-                }
-                self.runs.remove(run.to_be_bytes()).map_err(fail())?;
+    /// Takes out the blocks that retention took off the list, and those that never came in as a whole.
+    pub fn keep_only(&self, expected: &BTreeSet<Digest>) -> Result<()> {
+        for (block, is_whole) in self.blocks()? {
+            if !is_whole || !expected.contains(&block) {
+                self.remove_block(&block)?;
             }
-            self.block_runs.remove(member).map_err(fail())?;
         }
+        Ok(())
+    }
+
+    fn remove_block(&self, block: &Digest) -> Result<()> {
+        let fail = || failed("write", &self.dir);
+        self.blocks.insert(block.0, IN_PART).map_err(fail())?;
+        for members in self.block_runs.scan_prefix(block.0) {
+            let (part, members) = members.map_err(fail())?;
+            let members: Vec<u64> =
+                postcard::from_bytes(&members).map_err(|_| self.damaged("a block's members"))?;
+            for run in members {
+                self.remove_run_of(run, block)?;
+            }
+            self.block_runs.remove(part).map_err(fail())?;
+        }
+        self.blocks.remove(block.0).map_err(fail())?;
+        Ok(())
+    }
+
+    /// Takes a run out, unless another block holds it by now: then it is that block's.
+    fn remove_run_of(&self, run: u64, block: &Digest) -> Result<()> {
+        let fail = || failed("write", &self.dir);
+        let Some(row) = self.find(run)?.filter(|row| row.block == *block) else { return Ok(()) };
+        for key in keys::of_run(&row) {
+            self.orders.remove(key).map_err(fail())?;
+        }
+        self.runs.remove(run.to_be_bytes()).map_err(fail())?;
         Ok(())
     }
 
     /// Whether a block is in as a whole.
     pub fn is_indexed(&self, block: &Digest) -> Result<bool> {
-        self.blocks.contains_key(block.0).map_err(failed("read", &self.dir))
+        let mark = self.blocks.get(block.0).map_err(failed("read", &self.dir))?;
+        Ok(mark.is_some_and(|mark| mark == WHOLE))
     }
 
     /// The blocks that are in as a whole, by digest.
     pub fn indexed_blocks(&self) -> Result<Vec<Digest>> {
-        let digest = |key: sled::Result<sled::IVec>| {
-            let key = key.map_err(failed("read", &self.dir))?;
-            let digest = key.as_ref().try_into().map_err(|_| self.damaged("a block's key"))?;
-            Ok(Digest(digest))
+        Ok(self.blocks()?.into_iter().filter_map(|(block, is_whole)| is_whole.then_some(block)).collect())
+    }
+
+    /// All blocks, by digest, and whether they are in as a whole.
+    fn blocks(&self) -> Result<Vec<(Digest, bool)>> {
+        let block = |row: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (block, mark) = row.map_err(failed("read", &self.dir))?;
+            let block = block.as_ref().try_into().map_err(|_| self.damaged("a block's key"))?;
+            Ok((Digest(block), mark == WHOLE))
         };
-        self.blocks.iter().keys().map(digest).collect()
+        self.blocks.iter().map(block).collect()
     }
 
     /// A run by its number. `None` if no indexed block has it.
@@ -315,9 +343,13 @@ impl History {
 /// The file that says how the index was left.
 const CONDITION: &str = "condition";
 /// Raised with each change of what is in an index: one of another form is built again.
-const FORM: &str = "form 2";
-const CLOSED: &[u8] = b"form 2 closed";
+const FORM: &str = "form 3";
+const CLOSED: &[u8] = b"form 3 closed";
 const DATABASE: &str = "index";
+/// The mark of a block all of whose runs are in.
+const WHOLE: &[u8] = b"whole";
+/// The mark of a block that is being put in or taken out.
+const IN_PART: &[u8] = b"part";
 
 /// Turns an error of sled into ours.
 fn failed(doing: &'static str, dir: &Path) -> impl FnOnce(sled::Error) -> StoreError {

@@ -149,6 +149,27 @@ fn rule_6_5_a_block_that_is_off_the_list_goes_and_one_that_is_missing_is_named()
 }
 
 #[test]
+fn rule_6_5_a_block_that_came_in_only_in_part_goes() {
+    // Killed while it was put in; by the next start retention has taken it off the list, or has not.
+    for expected in [BTreeSet::from([block(0), block(1)]), BTreeSet::from([block(1)])] {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
+        add(&history, 0);
+        add(&history, 1);
+        history.blocks.insert(block(0).0, IN_PART).unwrap();
+        assert_eq!(history.indexed_blocks().unwrap(), vec![block(1)]);
+        history.close().unwrap();
+
+        let (history, missing) = History::open(dir.path(), &expected).unwrap();
+        assert_eq!(missing, &expected - &BTreeSet::from([block(1)]));
+        assert!(!history.is_indexed(&block(0)).unwrap());
+        let left = history.listed(u64::MAX, &Among::All, 100).unwrap().runs;
+        assert_eq!((left.len(), left.iter().all(|run| run.block == block(1))), (20, true));
+        assert_eq!(history.block_runs.len(), 1, "what named its runs is gone too");
+    }
+}
+
+#[test]
 fn rule_6_5_an_index_that_met_a_power_cut_or_does_not_open_is_built_again() {
     let dir = tempfile::tempdir().unwrap();
     let expected = BTreeSet::from([block(0)]);

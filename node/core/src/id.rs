@@ -205,6 +205,13 @@ impl ScheduleId {
     }
 }
 
+impl WorkflowName {
+    /// No schedule of this workflow comes before this one.
+    pub fn first_schedule(&self) -> ScheduleId {
+        ScheduleId { workflow: self.clone(), schedule: ScheduleName::least() }
+    }
+}
+
 impl fmt::Display for ScheduleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.workflow, self.schedule)

@@ -330,8 +330,7 @@ pub(crate) fn find_schedule<'s>(
     workflow: &WorkflowName,
     schedule: &str,
 ) -> Result<(matins_core::id::ScheduleId, &'s ScheduleRow), ApiError> {
-    let of = state.schedules.iter().filter(|(id, _)| id.workflow == *workflow);
-    let all: Vec<_> = of.collect();
+    let all: Vec<_> = state.schedules_of(workflow).collect();
     if !schedule.is_empty() {
         let name: ScheduleName = named("schedule", schedule)?;
         let found = all.iter().find(|(id, _)| id.schedule == name);

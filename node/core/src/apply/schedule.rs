@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use crate::answer::{Answer, Refusal, Stale, Thing};
 use crate::effect::Effect;
-use crate::id::{ScheduleId, ScheduleName, WorkflowName};
+use crate::id::{ScheduleId, WorkflowName};
 use crate::ir;
 use crate::mutation::{Mutation, planted};
 use crate::state::{DecisionCounts, Next, ScheduleRow, SkipReason};
@@ -72,9 +72,7 @@ impl Step<'_> {
 
     /// The schedules of a registered workflow.
     pub(super) fn schedules_of(&self, workflow: &WorkflowName) -> Vec<ScheduleId> {
-        let first = ScheduleId { workflow: workflow.clone(), schedule: ScheduleName::least() };
-        let of = self.state.schedules.range(first..).take_while(|(id, _)| id.workflow == *workflow);
-        of.map(|(id, _)| id.clone()).collect()
+        self.state.schedules_of(workflow).map(|(id, _)| id.clone()).collect()
     }
 
     /// Refuses a change while ticks are due or unknown: the leader fires them first (PROTOCOL 3.5).

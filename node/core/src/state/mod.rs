@@ -280,6 +280,15 @@ pub struct RequestRow {
 }
 
 impl State {
+    /// The schedules of a workflow, in order; costs what they are and not what others there are.
+    pub fn schedules_of<'s>(
+        &'s self,
+        workflow: &WorkflowName,
+    ) -> impl Iterator<Item = (&'s ScheduleId, &'s ScheduleRow)> {
+        let from = self.schedules.range(workflow.first_schedule()..);
+        from.take_while(|(id, _)| id.workflow == *workflow)
+    }
+
     /// The row of a run.
     pub fn run(&self, run: RunId) -> Option<&RunRow> {
         self.runs.get(&run)

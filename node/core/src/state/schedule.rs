@@ -91,6 +91,11 @@ pub struct ScheduleRow {
 }
 
 impl ScheduleRow {
+    /// Whether the leader has still to work out its next tick.
+    pub fn is_unplanned(&self) -> bool {
+        self.next == Next::Unknown
+    }
+
     /// Since when it is paused, by whichever pause came first.
     pub fn paused_since(&self) -> Option<Timestamp> {
         match (self.paused_at, self.workflow_paused_at) {

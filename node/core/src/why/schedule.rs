@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Help, Reason, Why, nothing, reason, run, several};
 use crate::State;
-use crate::id::{BackfillId, ScheduleId, ScheduleName, WorkflowName};
+use crate::id::{BackfillId, ScheduleId, WorkflowName};
 use crate::state::{BackfillRow, BackfillState, Next, RunOrigin, ScheduleRow};
 
 /// Why a backfill is in its state; `None` if there is no such backfill.
@@ -69,9 +69,7 @@ pub fn of_workflow(name: &WorkflowName, state: &State) -> Option<Why> {
         let reason = Reason { text, ..why.reason };
         return Some(Why { subject, state: "active", since: None, reason, ..why });
     }
-    let first = ScheduleId { workflow: name.clone(), schedule: ScheduleName::least() };
-    let schedules: Vec<_> =
-        state.schedules.range(first..).take_while(|(id, _)| id.workflow == *name).collect();
+    let schedules: Vec<_> = state.schedules_of(name).collect();
     let held = row.paused_at.map(|since| {
         let help = Help::new(
             "resume it; the ticks until then are skipped",

@@ -33,7 +33,6 @@ impl Schedules for SchedulesService {
         let query = Query::new("schedules", &(&request.namespace, &request.workflow));
         let size = page_size(request.page_size, 100)?;
         let after = query.last(&request.page_token)?.map(schedule_id).transpose()?;
-        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let namespace = optional::<Namespace>("namespace", &request.namespace)?;
         let workflow =
             (!request.workflow.is_empty()).then(|| workflow_name(&request.workflow)).transpose()?;
@@ -41,11 +40,16 @@ impl Schedules for SchedulesService {
         if let Some(workflow) = &workflow {
             find_workflow(&read.state, workflow)?;
         }
-        let is_meant = |id: &ScheduleId| {
-            namespace.as_ref().is_none_or(|namespace| id.workflow.namespace == *namespace)
-                && workflow.as_ref().is_none_or(|workflow| id.workflow == *workflow)
+        // The schedules of a workflow stand together, so that nothing before and behind them is looked at.
+        let from = match (after, &workflow) {
+            (Some(after), _) => Bound::Excluded(after),
+            (None, Some(workflow)) => Bound::Included(workflow.first_schedule()),
+            (None, None) => Bound::Unbounded,
         };
-        let rows = read.state.schedules.range((after, Bound::Unbounded)).filter(|(id, _)| is_meant(id));
+        let rows = read.state.schedules.range((from, Bound::Unbounded));
+        let rows =
+            rows.take_while(|(id, _)| workflow.as_ref().is_none_or(|workflow| id.workflow == *workflow));
+        let rows = rows.filter(|(id, _)| namespace.as_ref().is_none_or(|own| id.workflow.namespace == *own));
         let (rows, next_page_token) = cut(rows, size, |(id, _)| query.token(&id.to_string()));
         let schedules = rows.into_iter().map(|(id, row)| schedule(id, row, &read.state)).collect();
         Ok(Response::new(ListSchedulesResponse { read_at: Some(read.at), schedules, next_page_token }))

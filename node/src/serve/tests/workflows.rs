@@ -4,9 +4,9 @@ use matins_core::time::Millis;
 use matins_proto::v1::applied_document::Action;
 use matins_proto::v1::source_file::Content;
 use matins_proto::v1::{
-    ApplyWorkflowsRequest, DiffWorkflowRequest, GetWorkflowRequest, ListWorkflowVersionsRequest,
-    ListWorkflowsRequest, NextTicksRequest, PauseScheduleRequest, RollbackWorkflowRequest, Source,
-    SourceFile,
+    ApplyWorkflowsRequest, DiffWorkflowRequest, GetWorkflowRequest, ListSchedulesRequest,
+    ListWorkflowVersionsRequest, ListWorkflowsRequest, NextTicksRequest, PauseScheduleRequest,
+    RollbackWorkflowRequest, Source, SourceFile,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -149,6 +149,43 @@ async fn a_schedule_tells_its_ticks_and_can_be_changed_while_ticks_are_due() {
         PauseScheduleRequest { workflow: "nightly".into(), schedule: "nigth".into(), ..Default::default() };
     let refused = world.schedules().pause(pause).await.unwrap_err();
     assert_eq!(reason(&refused), ("SCHEDULE_NOT_FOUND".to_owned(), "did you mean `night`?".to_owned()));
+    world.stop().await;
+}
+
+/// All schedules that a list of one a page has, as `workflow:schedule`.
+async fn schedules(world: &World, (namespace, workflow): (&str, &str)) -> Vec<String> {
+    let (mut listed, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let (namespace, workflow) = (namespace.to_owned(), workflow.to_owned());
+        let ask =
+            ListSchedulesRequest { namespace, workflow, page_size: 1, page_token, ..Default::default() };
+        let page = world.schedules().list(ask).await.unwrap().into_inner();
+        listed.extend(page.schedules.iter().map(|row| format!("{}:{}", row.workflow, row.name)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return listed;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_schedules_is_of_all_or_of_a_namespace_or_of_a_workflow() {
+    let world = World::founded().await;
+    let of = |name: &str, schedules: &str| {
+        let (namespace, name) = name.split_once('/').unwrap();
+        let head = format!("workflow: {name}\nnamespace: {namespace}\nschedules: {{ {schedules} }}\n");
+        format!("{head}tasks: {{ t: {{ run: 'true' }} }}\n")
+    };
+    let (one, two) = ("one: { cron: '0 1 * * *' }", "one: { cron: '0 1 * * *' }, two: { cron: '0 2 * * *' }");
+    let files = [of("a/load", two), of("b/load", one), of("b/load-more", two), of("c/load", one)];
+    world.apply(&files.join("---\n")).await.unwrap();
+    let all = ["a/load:one", "a/load:two", "b/load:one", "b/load-more:one", "b/load-more:two", "c/load:one"];
+    assert_eq!(schedules(&world, ("", "")).await, all);
+    assert_eq!(schedules(&world, ("b", "")).await, all[2..5]);
+    assert_eq!(schedules(&world, ("", "a/load")).await, all[..2]);
+    assert_eq!(schedules(&world, ("", "b/load")).await, all[2..3]);
+    assert_eq!(schedules(&world, ("b", "b/load-more")).await, all[3..5]);
+    assert!(schedules(&world, ("a", "b/load")).await.is_empty());
     world.stop().await;
 }
 

@@ -20,7 +20,6 @@ pub(crate) fn workflow(name: &WorkflowName, number: VersionNumber, state: &State
     let row = state.workflows.get(name);
     let first = (name.clone(), Timestamp::from_millis(i64::MIN), matins_core::id::RunId(0));
     let queued = state.gate.range(first..).take_while(|((of, _, _), ())| of == name).count();
-    let schedules = state.schedules.iter().filter(|(id, _)| id.workflow == *name);
     Some(Workflow {
         name: name.to_string(),
         version: number,
@@ -29,7 +28,7 @@ pub(crate) fn workflow(name: &WorkflowName, number: VersionNumber, state: &State
         labels: ir.labels.clone(),
         timezone: ir.timezone.clone(),
         paused: row.is_some_and(|row| row.paused_at.is_some()),
-        schedules: schedules.map(|(id, row)| schedule(id, row, state)).collect(),
+        schedules: state.schedules_of(name).map(|(id, row)| schedule(id, row, state)).collect(),
         concurrency: Some(Concurrency {
             max_active_runs: ir.concurrency.active_runs_max,
             on_full: on_full(ir.concurrency.on_full).into(),

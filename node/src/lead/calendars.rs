@@ -1,14 +1,17 @@
-//! The calendar of each schedule, made once per version.
+//! The calendars of schedules that were looked at of late, made once per version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use matins_core::id::ScheduleId;
 use matins_core::ir;
-use matins_core::state::{ScheduleRow, State};
+use matins_core::state::ScheduleRow;
 use matins_workflow::calendar::{Calendar, Cron, Zone};
 
-/// Calendars of schedules as long as their version holds. Nothing is lost when it is emptied.
+/// How many are kept, of some 1,300 bytes each. To make one takes far less time than the commit that it is made for.
+const KEPT_MAX: usize = 10_000;
+
+/// Calendars of schedules as long as their version holds. Nothing is lost when it is emptied, as it is when it is full.
 #[derive(Clone, Debug, Default)]
 pub struct Calendars {
     by_schedule: BTreeMap<ScheduleId, (u64, Result<Arc<Calendar>, String>)>,
@@ -22,16 +25,12 @@ impl Calendars {
         {
             return calendar.clone();
         }
+        if self.by_schedule.len() >= KEPT_MAX {
+            self.by_schedule.clear();
+        }
         let calendar = calendar_of(&row.spec).map(Arc::new);
         self.by_schedule.insert(id.clone(), (row.version, calendar.clone()));
         calendar
-    }
-
-    /// Forgets schedules that are gone. Costs one look at each; called when there are many more than the state has.
-    pub fn forget_gone(&mut self, state: &State) {
-        if self.by_schedule.len() > 2 * state.schedules.len() + 100 {
-            self.by_schedule.retain(|id, _| state.schedules.contains(id));
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use matins_core::command::{Command, Finish, Readings};
 use matins_core::id::{Digest, ExecutorId, Fence, ScheduleId, SessionNumber, TaskId};
-use matins_core::state::{AttemptOutcome, AttemptState, BackfillState, Output, State};
+use matins_core::state::{AttemptOutcome, AttemptState, BackfillState, Output, ScheduleRow, State};
 use matins_core::time::{BootTime, Millis, Timestamp};
 use matins_core::{Answer, Effect, Refusal, Stale};
 use matins_proto::v1;
@@ -255,7 +255,7 @@ impl Leader {
             Effect::Stop { fence, .. } => self.queue.look(Key::Stop(*fence)),
             Effect::Ended { fence, executor } => self.sessions.ended(*executor, *fence),
             Effect::Deciding(task) => self.queue.look(Key::Decide(*task)),
-            Effect::Schedule(id) => self.queue.look(Key::Fire(id.clone())),
+            Effect::Schedule(id) => self.look_at_schedule(id),
             Effect::Timer => self.queue.look(Key::Continue),
             Effect::Backfill(id) => self.queue.look(Key::Slice(*id)),
             Effect::Executor(executor) => self.look_at_executor(*executor, boot),
@@ -267,6 +267,15 @@ impl Leader {
             | Effect::Agreed { .. }
             | Effect::Definitions => {}
         }
+    }
+
+    fn look_at_schedule(&mut self, id: &ScheduleId) {
+        let key = if self.is_unplanned(id) { Key::Plan } else { Key::Fire };
+        self.queue.look(key(id.clone()));
+    }
+
+    fn is_unplanned(&self, id: &ScheduleId) -> bool {
+        self.state.schedules.get(id).is_some_and(ScheduleRow::is_unplanned)
     }
 
     fn look_at_executor(&mut self, executor: ExecutorId, boot: BootTime) {
@@ -282,7 +291,7 @@ impl Leader {
         let state = self.state.clone();
         let from = (self.looked_until + Millis(1), ScheduleId::least());
         for ((_, id), ()) in state.due.range(from..(now.at + Millis(1), ScheduleId::least())) {
-            self.queue.look(Key::Fire(id.clone()));
+            self.look_at_schedule(id);
         }
         self.looked_until = self.looked_until.max(now.at);
         if timers::next_timer(&state).is_some_and(|at| at <= now.at) {
@@ -330,7 +339,10 @@ impl Leader {
             Key::Decide(task) => self.decide(*task),
             Key::Timers => timers::fire_timers(&state, now.at),
             Key::Continue => timers::go_on(&state),
-            Key::Fire(id) => {
+            // Never both at once: what was found for one of them may have become the other's.
+            Key::Fire(id) if self.is_unplanned(id) => self.instead(Key::Plan(id.clone())),
+            Key::Plan(id) if !self.is_unplanned(id) => self.instead(Key::Fire(id.clone())),
+            Key::Fire(id) | Key::Plan(id) => {
                 let mut tools = TickTools { calendars: &mut self.calendars, resolve: outside.resolve };
                 ticks::decide_due(&state, now.at, id, &mut tools)
             }
@@ -355,6 +367,12 @@ impl Leader {
             }
             None => self.queue.forget(&key),
         }
+    }
+
+    /// Nothing is to be done about this key, and something about another.
+    fn instead(&mut self, key: Key) -> Option<Command> {
+        self.queue.look(key);
+        None
     }
 
     fn or_later(&mut self, key: &Key, next: Next<Command>) -> Option<Command> {

@@ -10,8 +10,11 @@ use std::hash::{Hash, Hasher};
 use matins_core::id::{BackfillId, ExecutorId, Fence, ScheduleId, SessionNumber, TaskId};
 use matins_core::time::{BootTime, Millis};
 
-/// `Fire`s under way at once, so that recovery cannot drown the leader (PROTOCOL 3.2).
+/// `Fire`s of due ticks under way at once, so that recovery cannot drown the leader (PROTOCOL 3.2).
 pub const FIRES_MAX: usize = 16;
+/// `Fire`s that only work out a next tick under way at once: they stand together in few entries, each of which holds a due
+/// tick up for some milliseconds at most.
+pub const PLANS_MAX: usize = 64;
 /// The first wait after a refusal; each further one doubles it.
 const BACKOFF_FIRST: Millis = Millis(10);
 /// No wait is longer.
@@ -46,8 +49,10 @@ pub enum Key {
     Timers,
     /// Work in slices.
     Continue,
-    /// The ticks of a schedule.
+    /// The due ticks of a schedule.
     Fire(ScheduleId),
+    /// The next tick of a schedule that was changed. However many were changed, all else comes before it.
+    Plan(ScheduleId),
     /// The ticks of a backfill.
     Slice(BackfillId),
     /// The zone tables.
@@ -64,7 +69,7 @@ pub enum Key {
     Time,
 }
 
-/// Keys that want a look, in the order in which they came.
+/// Keys that want a look, in the order in which they came; plans last.
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
     ready: VecDeque<Key>,
@@ -76,6 +81,9 @@ pub struct Queue {
     /// `Fire`s beyond the bound.
     parked: VecDeque<Key>,
     fires: usize,
+    /// `Plan`s that nothing else is before any more.
+    plans_parked: VecDeque<Key>,
+    plans: usize,
     failures: BTreeMap<Key, u32>,
 }
 
@@ -109,15 +117,18 @@ impl Queue {
             return Some(key);
         }
         while let Some(key) = self.ready.pop_front() {
-            let is_fire = matches!(key, Key::Fire(_));
-            if is_fire && self.fires >= FIRES_MAX {
+            if matches!(key, Key::Plan(_)) {
+                self.plans_parked.push_back(key);
+            } else if matches!(key, Key::Fire(_)) && self.fires >= FIRES_MAX {
                 self.parked.push_back(key);
-                continue;
+            } else {
+                self.queued.remove(&key);
+                return Some(key);
             }
-            self.queued.remove(&key);
-            return Some(key);
         }
-        None
+        let key = (self.plans < PLANS_MAX).then(|| self.plans_parked.pop_front())??;
+        self.queued.remove(&key);
+        Some(key)
     }
 
     /// When the next look is asked for, if none is ready.
@@ -127,7 +138,9 @@ impl Queue {
 
     /// A proposal of `key` is under way.
     pub fn proposed(&mut self, key: Key) {
-        self.fires += usize::from(matches!(key, Key::Fire(_)));
+        if let Some(under_way) = self.bounded(&key) {
+            *under_way += 1;
+        }
         self.in_flight.insert(key);
     }
 
@@ -162,10 +175,19 @@ impl Queue {
         self.failures.remove(key);
     }
 
+    /// How many of its kind are under way, if these are bounded.
+    fn bounded(&mut self, key: &Key) -> Option<&mut usize> {
+        if matches!(key, Key::Fire(_)) {
+            Some(&mut self.fires)
+        } else {
+            matches!(key, Key::Plan(_)).then_some(&mut self.plans)
+        }
+    }
+
     fn landed(&mut self, key: &Key) {
         self.in_flight.remove(key);
-        if matches!(key, Key::Fire(_)) {
-            self.fires = self.fires.saturating_sub(1);
+        if let Some(under_way) = self.bounded(key) {
+            *under_way = under_way.saturating_sub(1);
         }
         if self.again.remove(key) {
             self.look(key.clone());
@@ -176,13 +198,14 @@ impl Queue {
 /// Of several looks at one key only the earliest counts: it finds what is to be done, and when to look again.
 impl Hash for Queue {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Self { ready, queued, later, in_flight, again, parked, fires, failures } = self;
+        let Self { ready, queued, later, in_flight, again, parked, fires, plans_parked, plans, failures } =
+            self;
         let mut earliest = BTreeMap::new();
         for (at, key) in later {
             earliest.entry(key).or_insert(at);
         }
         (ready, queued, earliest, in_flight).hash(hasher);
-        (again, parked, fires, failures).hash(hasher);
+        (again, parked, fires, plans_parked, plans, failures).hash(hasher);
     }
 }
 
@@ -240,6 +263,26 @@ mod tests {
         // The first has more ticks to decide; those that have not had their turn come before it.
         queue.accepted(keys[0].clone());
         assert_eq!(queue.take(NOW), Some(keys[FIRES_MAX].clone()));
+    }
+
+    #[test]
+    fn what_is_due_comes_before_the_plans_of_however_many_schedules() {
+        let mut queue = Queue::default();
+        for n in 0..1_000 {
+            queue.look(Key::Plan(schedule_id(&format!("s{n:03}"))));
+        }
+        let mut plans = 0;
+        while let Some(key) = queue.take(NOW) {
+            assert!(matches!(key, Key::Plan(_)));
+            queue.proposed(key);
+            plans += 1;
+        }
+        assert_eq!(plans, PLANS_MAX);
+        let due = Key::Fire(schedule_id("payroll"));
+        queue.look(due.clone());
+        queue.accepted(Key::Plan(schedule_id("s000")));
+        assert_eq!(queue.take(NOW), Some(due));
+        assert!(queue.take(NOW).is_some_and(|key| matches!(key, Key::Plan(_))), "nor are they left behind");
     }
 
     /// As in a leadership: each Fire is accepted and its schedule looked at again, which then has nothing to decide.

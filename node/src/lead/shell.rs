@@ -298,13 +298,18 @@ impl Shell {
         }
     }
 
-    fn done(&self, reign: &mut Reign, done: Result<Event, tokio::task::JoinError>) {
+    /// What tasks of the leader came to: the first, and all that are done by now. Many proposals may have stood in one entry.
+    fn done(&self, reign: &mut Reign, first: Result<Event, tokio::task::JoinError>) {
         let now = self.now();
-        // An answer may be quicker than the entry that it came from.
-        reign.leader.set_state(self.consensus.state(), now.boot);
-        match done {
-            Ok(event) => reign.leader.event(event, now),
-            Err(error) => tracing::error!(%error, "a task of the leader failed"),
+        let mut next = Some(first);
+        while let Some(done) = next {
+            // An answer may be quicker than the entry that it came from.
+            reign.leader.set_state(self.consensus.state(), now.boot);
+            match done {
+                Ok(event) => reign.leader.event(event, now),
+                Err(error) => tracing::error!(%error, "a task of the leader failed"),
+            }
+            next = reign.tasks.try_join_next();
         }
     }
 

@@ -64,28 +64,30 @@ impl History {
             .collect();
         let mut newest = BinaryHeap::new();
         for (at, order) in orders.iter_mut().enumerate() {
-            newest.extend(self.next_of(order)?.map(|run| (run, at)));
+            newest.extend(self.next_of(order)?.map(|(run, key)| (run, at, key)));
         }
         let mut listed = Listed::default();
-        while let Some((run, at)) = newest.pop() {
+        while let Some((run, at, key)) = newest.pop() {
             if listed.runs.len() == limit {
                 listed.next = Some(run + 1);
                 break;
             }
-            listed.runs.push(self.find(run)?.ok_or_else(|| self.damaged("an order's key"))?);
-            newest.extend(self.next_of(&mut orders[at])?.map(|run| (run, at)));
+            listed.runs.extend(self.led_to(&key)?);
+            newest.extend(self.next_of(&mut orders[at])?.map(|(run, key)| (run, at, key)));
         }
         Ok(listed)
     }
 
+    /// The next run of an order, and the key that leads to it.
     fn next_of(
         &self,
         order: &mut impl DoubleEndedIterator<Item = sled::Result<sled::IVec>>,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<(u64, sled::IVec)>> {
         let Some(key) = order.next_back().transpose().map_err(failed("read", &self.dir))? else {
             return Ok(None);
         };
-        keys::run_of(&key).map(Some).ok_or_else(|| self.damaged("an order's key"))
+        let run = keys::run_of(&key).ok_or_else(|| self.damaged("an order's key"))?;
+        Ok(Some((run, key)))
     }
 
     fn looked_through(&self, before: u64, among: &Among, limit: usize) -> Result<Listed> {

@@ -297,6 +297,16 @@ impl History {
         self.decoded(&row).map(Some)
     }
 
+    /// The run that an order's key leads to; `None` if retention took both out since the key was read.
+    fn led_to(&self, key: &[u8]) -> Result<Option<IndexedRun>> {
+        let damaged = || self.damaged("an order's key");
+        let run = self.find(keys::run_of(key).ok_or_else(damaged)?)?;
+        if run.is_none() && self.orders.contains_key(key).map_err(failed("read", &self.dir))? {
+            return Err(damaged());
+        }
+        Ok(run)
+    }
+
     fn decoded(&self, row: &[u8]) -> Result<IndexedRun> {
         postcard::from_bytes(row).map_err(|_| self.damaged("a run's row"))
     }
@@ -322,8 +332,7 @@ impl History {
             };
             let Some(key) = next else { return Ok(Page { next: None, ..page }) };
             let key = key.map_err(failed("read", &self.dir))?;
-            let run = keys::run_of(&key).map(|run| self.find(run)).transpose()?.flatten();
-            let run = run.ok_or_else(|| self.damaged("an order's key"))?;
+            let Some(run) = self.led_to(&key)? else { continue };
             page.next = Some(PageToken { logical_time: run.logical_time, run: run.run });
             if filter.matches(&run) {
                 page.runs.push(run);

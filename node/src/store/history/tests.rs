@@ -169,6 +169,20 @@ fn rule_6_5_a_block_that_came_in_only_in_part_goes() {
     }
 }
 
+/// A list reads a key, and then the run: retention may come between the two.
+#[test]
+fn a_key_whose_run_was_taken_out_leads_nowhere_and_one_without_its_run_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (history, _) = History::open(dir.path(), &BTreeSet::new()).unwrap();
+    let runs = add(&history, 0);
+    let keys = keys::of_run(&runs[3]);
+    assert_eq!(history.led_to(&keys[0]).unwrap().as_ref(), Some(&runs[3]));
+    history.runs.remove(runs[3].run.to_be_bytes()).unwrap();
+    assert!(history.led_to(&keys[0]).is_err());
+    history.keep_only(&BTreeSet::new()).unwrap();
+    assert_eq!(history.led_to(&keys::of_run(&runs[4])[0]).unwrap(), None);
+}
+
 #[test]
 fn rule_6_5_an_index_that_met_a_power_cut_or_does_not_open_is_built_again() {
     let dir = tempfile::tempdir().unwrap();

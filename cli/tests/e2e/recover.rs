@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::told::{Told, http};
 use crate::common::{Cluster, Node, Said, TICKING, attempt_states, offline};
 
 const WORK: &str = r#"
@@ -19,6 +20,8 @@ fn recover(node: &Node, more: &[&str]) -> Said {
 #[test]
 fn one_survivor_goes_on_when_it_is_told_to() {
     let mut cluster = Cluster::start(3);
+    cluster.start_executor("outside");
+    cluster.until_executor_named("outside", "ready");
     cluster.apply(&format!("{TICKING}---{WORK}"));
     let leader = cluster.until_ready();
     let survivor = (leader + 1) % 3;
@@ -29,6 +32,8 @@ fn one_survivor_goes_on_when_it_is_told_to() {
         cluster.status(survivor).is_some_and(|it| it["appliedIndex"] == it["committedIndex"])
     });
     assert_eq!(recover(&cluster.nodes[survivor], &[]).code, Some(4), "it runs");
+    (0..3).filter(|other| *other != survivor).for_each(|other| cluster.nodes[other].kill());
+    nobody_leads(&cluster, survivor);
     cluster.nodes.iter_mut().for_each(Node::kill);
 
     let said = recover(&cluster.nodes[survivor], &["-o", "json"]);
@@ -54,6 +59,7 @@ fn one_survivor_goes_on_when_it_is_told_to() {
     cluster.until("the old node answers", || cluster.status(leader).is_some());
     assert_eq!(cluster.ask_at(&at, &["cluster", "add", &address]).code, Some(4));
     assert_eq!(cluster.status(leader).expect("it answers")["clusterId"], *was);
+    assert!(!is_reachable(&cluster, leader, survivor), "a node of another cluster counts for one of its own");
     for other in (0..3).filter(|other| *other != survivor) {
         cluster.nodes[other].kill();
         fs::remove_dir_all(&cluster.nodes[other].data_dir).expect("it was there");
@@ -62,7 +68,45 @@ fn one_survivor_goes_on_when_it_is_told_to() {
         let address = format!("127.0.0.1:{}", cluster.nodes[other].cluster_port);
         cluster.ask_at(&at, &["cluster", "add", &address]).well();
     }
+    // An executor of the old cluster stays in the old one too, though it finds the leader where it was.
+    cluster.until_executor_named("outside", "gone");
+    an_executor_is_named_by_its_id(&cluster, (survivor + 1) % 3);
     cluster.nodes[survivor].kill();
     cluster.until_ready();
     assert_eq!(cluster.get(&run)["state"], "success");
+}
+
+/// The only node of a cluster that has lost its majority does not take a dead leader for one.
+fn nobody_leads(cluster: &Cluster, at: usize) {
+    let endpoint = cluster.nodes[at].endpoint();
+    cluster.until("it is not ready", || http(&endpoint, "/readyz") == (503, "no leader is known\n".into()));
+    assert_eq!(cluster.status(at).expect("it answers")["leaderId"].as_str().unwrap_or_default(), "");
+    let counted = || Told::at(&endpoint).sum("matins_time_without_leader_seconds_total") > 0.5;
+    cluster.until("the time without a leader counts", counted);
+}
+
+/// Whether a node says that another one answers it.
+fn is_reachable(cluster: &Cluster, at: usize, other: usize) -> bool {
+    let status = cluster.status(at).expect("it answers");
+    let nodes = status["nodes"].as_array().expect("it names the nodes");
+    nodes.iter().any(|node| node["name"] == *cluster.nodes[other].name && node["reachable"] == true)
+}
+
+/// The node that was lost and the one that took its place have one name: nobody guesses which is meant.
+fn an_executor_is_named_by_its_id(cluster: &Cluster, at: usize) {
+    cluster.until_executor(at, "ready");
+    let name = cluster.nodes[at].name.as_str();
+    let list = cluster.json(&["executor", "list"]);
+    let named: Vec<_> = list.as_array().into_iter().flatten().filter(|row| row["name"] == *name).collect();
+    assert_eq!(named.len(), 2, "{list}");
+    let refused = cluster.ask(&["executor", "drain", name]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    for row in &named {
+        assert!(refused.err.contains(row["id"].as_str().expect("it has one")), "{refused:?}");
+    }
+    for row in named {
+        let (id, is_gone) = (row["id"].as_str().expect("it has one"), row["state"] == "gone");
+        cluster.ask(&["executor", if is_gone { "remove" } else { "drain" }, id]).well();
+    }
+    cluster.until("one is left", || cluster.ask(&["executor", "undrain", name]).code == Some(0));
 }

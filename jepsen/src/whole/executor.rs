@@ -278,6 +278,7 @@ impl Process {
             level: u32::from(LEVEL),
             // It belongs to no node, so it says where its logs would be read.
             address: format!("x{}:7072", self.executor.number + 1),
+            cluster: 0,
         }));
     }
 

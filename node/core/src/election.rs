@@ -26,6 +26,9 @@ pub struct ElectionTimes {
     pub miss: Millis,
 }
 
+/// A leader that was not heard for so long is none: in a cluster that can elect one, several elections are over by then.
+const LOST_AFTER: Millis = Millis::from_secs(3);
+
 /// What this node is to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -140,6 +143,14 @@ impl Election {
             Role::Bystander | Role::Voter => {
                 self.heard.is_none_or(|heard| now.since(heard) >= self.times.miss)
             }
+        }
+    }
+
+    /// Whether no leader was heard for so long that none is known any more: several elections would have been over.
+    pub fn has_lost_leader(&self, now: BootTime) -> bool {
+        match self.role {
+            Role::Leader => false,
+            Role::Bystander | Role::Voter => self.heard.is_none_or(|heard| now.since(heard) >= LOST_AFTER),
         }
     }
 
@@ -322,8 +333,10 @@ mod tests {
         election.heard_leader(at(1_000));
         assert!(!election.misses_leader(at(1_399)));
         assert!(election.misses_leader(at(1_400)));
+        assert!(!election.has_lost_leader(at(3_999)));
+        assert!(election.has_lost_leader(at(4_000)));
         election.set_role(Role::Leader, voters(), at(2_000));
-        assert!(!election.misses_leader(at(9_000)));
+        assert!(!election.misses_leader(at(9_000)) && !election.has_lost_leader(at(9_000)));
     }
 
     #[test]

@@ -248,6 +248,7 @@ enum Finished {
 struct Stream {
     to_leader: mpsc::Sender<v1::ExecutorMessage>,
     close: CancellationToken,
+    cluster: u64,
 }
 
 struct Driver<'a> {
@@ -360,8 +361,8 @@ impl Driver<'_> {
 
     fn hear_leader(&mut self, heard: Heard) -> io::Result<()> {
         match heard {
-            Heard::Opened { to_leader, close } => {
-                self.stream = Some(Stream { to_leader, close });
+            Heard::Opened { to_leader, close, cluster } => {
+                self.stream = Some(Stream { to_leader, close, cluster });
                 self.happened(Event::StreamOpened)
             }
             Heard::Closed => {

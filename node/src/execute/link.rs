@@ -22,15 +22,20 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// How long to wait before the next attempt, first and at most: together with it reconnection stays below 0.5 s.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(320));
 
-/// Where the leader's cluster port is: `host:port`.
+/// Where a leader is, and of what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaderAddress(pub String);
+pub struct LeaderAddress {
+    /// Its cluster port, `host:port`.
+    pub address: String,
+    /// Its cluster; 0 if that is not known. Another cluster may answer at this address by now, and takes no stream of ours.
+    pub cluster: u64,
+}
 
 /// What the leader's side tells the executor.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    /// A stream is open; closing it is `close`.
-    Opened { to_leader: mpsc::Sender<ExecutorMessage>, close: CancellationToken },
+    /// A stream to a leader of this cluster is open; closing it is `close`.
+    Opened { to_leader: mpsc::Sender<ExecutorMessage>, close: CancellationToken, cluster: u64 },
     /// On the newest stream.
     Message(LeaderMessage),
     /// The newest stream is gone.
@@ -59,7 +64,7 @@ pub(crate) async fn keep(mut leader: watch::Receiver<Option<LeaderAddress>>, hea
                 Ending::Moved
             }
         };
-        tracing::debug!(leader = address.0, ?ending, "a stream to the leader ended");
+        tracing::debug!(leader = address.address, ?ending, "a stream to the leader ended");
         if !matches!(ending, Ending::Unreachable) && heard.send(Heard::Closed).await.is_err() {
             return;
         }
@@ -105,7 +110,8 @@ async fn session(address: &LeaderAddress, heard: &mpsc::Sender<Heard>) -> Ending
     // The answer's headers may come only with its first message, and that only after our first one: so the executor
     // hears of the stream before they are there.
     let close = CancellationToken::new();
-    if heard.send(Heard::Opened { to_leader, close: close.clone() }).await.is_err() {
+    let cluster = address.cluster;
+    if heard.send(Heard::Opened { to_leader, close: close.clone(), cluster }).await.is_err() {
         return Ending::WasOpen;
     }
     let receive = async {
@@ -113,16 +119,20 @@ async fn session(address: &LeaderAddress, heard: &mpsc::Sender<Heard>) -> Ending
             return Ending::NotLeader(None);
         };
         let mut answers = answer.into_inner();
+        // A leader that does not take this executor ends the stream without a word.
+        let mut ending = Ending::NotLeader(None);
         while let Ok(Some(message)) = answers.message().await {
             if let Some(Message::NotLeader(not_leader)) = &message.message {
                 let named = !not_leader.leader.is_empty();
-                return Ending::NotLeader(named.then(|| LeaderAddress(not_leader.leader.clone())));
+                let other = || LeaderAddress { address: not_leader.leader.clone(), cluster };
+                return Ending::NotLeader(named.then(other));
             }
+            ending = Ending::WasOpen;
             if heard.send(Heard::Message(message)).await.is_err() {
                 break;
             }
         }
-        Ending::WasOpen
+        ending
     };
     tokio::select! {
         ending = receive => ending,
@@ -131,7 +141,7 @@ async fn session(address: &LeaderAddress, heard: &mpsc::Sender<Heard>) -> Ending
 }
 
 async fn connect(address: &LeaderAddress) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", address.0))?
+    let endpoint = Endpoint::from_shared(format!("http://{}", address.address))?
         .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(1))

@@ -73,9 +73,11 @@ impl ExecutorLink for LinkService {
     }
 }
 
-/// The executor of a node that was taken out is not one any more (PROTOCOL 2.7), though it may not know it yet.
+/// The executor of a node that was taken out is not one any more (PROTOCOL 2.7), though it may not know it yet. Nor is one
+/// that means another cluster: after a recovery its old leader's address is that of a node of the new one.
 fn may_come(consensus: &Consensus, hello: &v1::Hello) -> bool {
-    !hello.address.is_empty() || consensus.members().nodes.contains_key(&NodeId(hello.node))
+    let is_ours = hello.cluster == 0 || consensus.cluster() == Some(hello.cluster);
+    is_ours && (!hello.address.is_empty() || consensus.members().nodes.contains_key(&NodeId(hello.node)))
 }
 
 /// Hands on what an executor says, in order, until it or the leader ends the stream.

@@ -151,7 +151,7 @@ impl Cluster for ClusterDoor {
         ClusterView {
             node: self.consensus.node(),
             version: env!("CARGO_PKG_VERSION").into(),
-            leader: self.consensus.leader().borrow().leader.as_ref().map(|(node, _)| *node),
+            leader: self.consensus.living_leader(),
             term,
             committed: last.min(self.consensus.state().index.0),
             members: views,

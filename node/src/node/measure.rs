@@ -118,7 +118,8 @@ pub(super) async fn watch_leader(consensus: Consensus, metrics: Metrics) {
     let mut last = None;
     let mut alone_since = None;
     loop {
-        let leader = view.borrow_and_update().leader.as_ref().map(|(node, _)| *node);
+        view.mark_unchanged();
+        let leader = consensus.living_leader();
         let now = boot_time();
         if let Some(since) = alone_since.take() {
             metrics.counts().without_leader(now.since(since).0 as f64 / 1e3);

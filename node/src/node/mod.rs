@@ -358,12 +358,14 @@ fn leader_address(
     stopping: &CancellationToken,
 ) -> watch::Receiver<Option<LeaderAddress>> {
     let (address, seen) = watch::channel(None);
-    let (mut leader, stopping) = (consensus.leader(), stopping.clone());
+    let (mut leader, consensus, stopping) = (consensus.leader(), consensus.clone(), stopping.clone());
     tasks.spawn(async move {
         let follow = async {
             loop {
                 let known = leader.borrow_and_update().leader.clone();
-                let known = known.map(|(_, member)| LeaderAddress(member.cluster_address));
+                let cluster = consensus.cluster().unwrap_or(0);
+                let known =
+                    known.map(|(_, member)| LeaderAddress { address: member.cluster_address, cluster });
                 tell_if_new(&address, known);
                 if leader.changed().await.is_err() {
                     return;

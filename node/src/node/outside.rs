@@ -248,13 +248,15 @@ impl Nodes {
             let answer = tokio::time::timeout(CALL_WITHIN, asked).await;
             let Ok(Ok(answer)) = answer else { continue };
             let answer = answer.into_inner();
+            let cluster = answer.cluster;
             let leader = Some(NodeId(answer.leader)).filter(|leader| leader.0 != 0);
             if answer.cluster == 0 || leader.is_none() || !self.is_ours(answer.cluster) {
                 continue;
             }
             let known = Known { members: members_in(answer), leader };
             let address = leader.and_then(|leader| known.members.nodes.get(&leader));
-            let address = address.map(|member| LeaderAddress(member.cluster_address.clone()));
+            let address = address.map(|member| member.cluster_address.clone());
+            let address = address.map(|address| LeaderAddress { address, cluster });
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
             tell_if_new(leads, address);
             return;

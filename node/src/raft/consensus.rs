@@ -247,6 +247,13 @@ impl Consensus {
         self.inner.leader.subscribe()
     }
 
+    /// Who leads, for people and probes. Unlike [`Self::leader`] it forgets a leader that has fallen silent and that nobody
+    /// could be elected in the place of: consensus itself remembers it for as long as there is no other.
+    pub fn living_leader(&self) -> Option<NodeId> {
+        let known = self.inner.leader.borrow().leader.as_ref().map(|(node, _)| *node);
+        known.filter(|_| !self.inner.elections.has_lost_leader())
+    }
+
     /// The bytes of this node's log after an index. Looks at segments, not at records.
     pub fn log_bytes_after(&self, index: u64) -> u64 {
         self.inner.log.store().bytes_from(index + 1)

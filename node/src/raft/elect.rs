@@ -43,6 +43,11 @@ impl Elections {
         self.lock().misses_leader(boot_time())
     }
 
+    /// Whether this node knows of no leader that lives.
+    pub(crate) fn has_lost_leader(&self) -> bool {
+        self.lock().has_lost_leader(boot_time())
+    }
+
     /// Whether a node whose last record is `last` would be followed.
     pub(crate) fn would_follow(&self, last: Option<LogId>, own: Option<LogId>) -> bool {
         last >= own && self.lock().misses_leader(boot_time())

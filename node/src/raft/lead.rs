@@ -164,7 +164,10 @@ pub(crate) async fn ask_members(inner: &Inner) -> Vec<HeardStatus> {
     let members = inner.members();
     let asked = members.nodes.iter().filter(|(node, _)| **node != inner.node);
     let answers = join_all(asked.map(|(_, member)| ask(inner, &member.cluster_address, 0))).await;
-    answers.into_iter().flatten().collect()
+    // Where a member was there may be a node of another cluster by now, even under its id: one that was recovered.
+    let ours = inner.links.cluster();
+    let is_ours = |heard: &HeardStatus| heard.status.cluster.is_none() || heard.status.cluster == ours;
+    answers.into_iter().flatten().filter(is_ours).collect()
 }
 
 impl Consensus {

@@ -23,7 +23,7 @@ use super::recent::Recent;
 use crate::system;
 
 /// A command or read that has no answer by then has none.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// Ticks that are due are fired before a command that waits for them (PROTOCOL 3.5): it is asked again for so long.
 const TICKS_DUE_WITHIN: Duration = Duration::from_secs(5);
 /// History that is still on its way to this node is waited for so long.
@@ -361,11 +361,26 @@ pub(crate) fn find_schedule<'s>(
     }
 }
 
-/// Finds an executor by its node's id or by its name.
+/// Finds an executor by its node's id or by its name. A name is a label that several may have: the node that was lost and
+/// the one that took its place, or an executor without a node. Then nobody guesses.
 pub(crate) fn find_executor(state: &State, text: &str) -> Result<ExecutorId, ApiError> {
-    let by_id = text.parse().ok().filter(|id| state.executors.contains(id));
-    let by_name = || state.executors.iter().find(|(_, row)| row.name == text).map(|(id, _)| *id);
-    by_id.or_else(by_name).ok_or_else(|| ApiError::not_found(Reason::NodeNotFound, "node", text))
+    if let Some(id) = text.parse().ok().filter(|id| state.executors.contains(id)) {
+        return Ok(id);
+    }
+    let named: Vec<_> = state.executors.iter().filter(|(_, row)| row.name == text).collect();
+    match named.as_slice() {
+        [] => Err(ApiError::not_found(Reason::NodeNotFound, "node", text)),
+        [(id, _)] => Ok(**id),
+        several => {
+            let told = several.iter().map(|(id, row)| match state.sessions.get(&(**id, row.session)) {
+                Some(session) if !session.is_expired => format!("{id}, which runs {} attempts", row.used),
+                Some(_) | None => format!("{id}, which is gone"),
+            });
+            let told: Vec<String> = told.collect();
+            Err(ApiError::bad_field("executor", format!("`{text}` is the name of {}", told.join(" and ")))
+                .hint("give the id of the one you mean; `matins executor remove ID` forgets one that is gone"))
+        }
+    }
 }
 
 /// The size of a page: the default for 0, and never above the most.

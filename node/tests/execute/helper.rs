@@ -47,7 +47,8 @@ fn main() -> ExitCode {
 /// `executor DIR LEADER`
 fn run_executor(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let dir = PathBuf::from(arguments.next().expect("a folder"));
-    let leader = LeaderAddress(arguments.next().expect("an address"));
+    let address = arguments.next().expect("an address");
+    let leader = LeaderAddress { address, cluster: 0 };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     runtime.block_on(async {
         let config = ExecutorConfig {

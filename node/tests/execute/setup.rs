@@ -70,7 +70,8 @@ impl Setup {
         };
         fs::create_dir(&config.dir).expect("it can be made");
         let blobs = Arc::new(Memory { dir: dir.path().to_owned(), stored: Mutex::default() });
-        let (leads, known) = tokio::sync::watch::channel(Some(LeaderAddress(leader.address.clone())));
+        let address = LeaderAddress { address: leader.address.clone(), cluster: 0 };
+        let (leads, known) = tokio::sync::watch::channel(Some(address));
         let executor = Executor::spawn(config, known, blobs.clone()).expect("the folder can be used");
         let session = leader.opened().await;
         Self { dir, leader, session, executor, blobs, _leads: leads }

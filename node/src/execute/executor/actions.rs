@@ -116,6 +116,7 @@ impl Driver<'_> {
             name: self.config.name.clone(),
             level: self.config.level,
             address: self.config.address.clone(),
+            cluster: self.stream.as_ref().map_or(0, |stream| stream.cluster),
         }
     }
 

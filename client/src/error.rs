@@ -76,8 +76,16 @@ pub struct Failure {
     pub endpoint: String,
     /// The kind of failure.
     pub code: Code,
+    /// Which error exactly, if the node answered with one.
+    pub reason: Reason,
     /// In its own words.
     pub message: String,
+}
+
+impl Failure {
+    fn is_without_leader(&self) -> bool {
+        matches!(self.reason, Reason::NotReady | Reason::NoQuorum)
+    }
 }
 
 /// What kind of failure it is, by the table of exit codes.
@@ -141,6 +149,11 @@ impl ClientError {
             Self::NoAnswer { request_id: Some(id), .. } => Some(format!(
                 "it may have been done all the same; it is safe to repeat it with request id {id}"
             )),
+            Self::NoAnswer { request_id: None, failures, .. }
+                if failures.iter().any(Failure::is_without_leader) =>
+            {
+                Some("nobody leads: `matins cluster status` says which nodes are missing".into())
+            }
             Self::NoAnswer { request_id: None, .. } => {
                 Some("is a node running there? --endpoint or MATINS_ENDPOINT names them".into())
             }
@@ -269,7 +282,7 @@ struct Failures<'a>(&'a [Failure]);
 
 impl fmt::Display for Failures<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, Failure { endpoint, message, code }) in self.0.iter().enumerate() {
+        for (position, Failure { endpoint, message, code, reason: _ }) in self.0.iter().enumerate() {
             let separator = if position == 0 { "" } else { "; " };
             let message = if message.is_empty() { code.description() } else { message };
             write!(f, "{separator}{endpoint}: {message}")?;

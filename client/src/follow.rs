@@ -89,7 +89,12 @@ impl<C: Cursor> Follow<C> {
         let within = nodes.limits.total_max;
         let since = *self.broken_since.get_or_insert_with(Instant::now);
         if since.elapsed() + pause > within {
-            let failures = vec![Failure { endpoint, code: answered.code, message: answered.message }];
+            let failures = vec![Failure {
+                endpoint,
+                code: answered.code,
+                reason: answered.reason,
+                message: answered.message,
+            }];
             return Err(ClientError::NoAnswer { within, failures, request_id: None });
         }
         sleep(pause).await;

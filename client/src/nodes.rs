@@ -82,15 +82,14 @@ impl Nodes {
         while let Some((at, node, left)) = round.next().await {
             let attempt_max = left.min(self.limits.attempt_max + patience);
             let answer = timeout(attempt_max, attempt(node.channel.clone())).await;
-            let status = match answer {
+            match answer {
                 Ok(Ok(answer)) => {
                     self.preferred.store(at.0, Ordering::Relaxed);
                     return Ok((answer, at));
                 }
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded(format!("no answer within {attempt_max:?}")),
-            };
-            round.failed(at, &status)?;
+                Ok(Err(status)) => round.failed(at, &status)?,
+                Err(_) => round.silent(at, attempt_max)?,
+            }
         }
         Err(round.given_up(within))
     }
@@ -206,6 +205,16 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
+    /// Notes that a node gave no answer in time. What it said earlier tells more.
+    fn silent(&mut self, NodeAt(at): NodeAt, within: Duration) -> Result<(), ClientError> {
+        self.refusal = None;
+        if !self.failures.iter().any(|(node, _)| *node == at) {
+            let status = Status::deadline_exceeded(format!("no answer within {within:.1?}"));
+            self.failures.push((at, Answered::from(&status)));
+        }
+        self.walk_on(at)
+    }
+
     /// Goes to the next node, and pauses after a whole round.
     fn walk_on(&mut self, at: usize) -> Result<(), ClientError> {
         self.next = (at + 1) % self.length();
@@ -230,7 +239,8 @@ impl<'a> Round<'a> {
         }
         let failure = |(at, answered): (usize, Answered)| {
             let endpoint = self.nodes.all[at].endpoint.clone();
-            Failure { endpoint, code: answered.code, message: answered.message }
+            let Answered { code, reason, message, .. } = answered;
+            Failure { endpoint, code, reason, message }
         };
         ClientError::NoAnswer {
             within,

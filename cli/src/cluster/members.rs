@@ -9,7 +9,7 @@ use matins_proto::v1::{
     AddNodeRequest, ClusterStatusRequest, ClusterStatusResponse, ListExecutorsRequest, NodeStatus,
     RemoveNodeRequest, ReplaceNodeRequest, TransferLeaderRequest, TransferLeaderResponse, executor,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::context::{Context, Outcome, Repeat};
 use crate::exit::Exit;
@@ -118,7 +118,7 @@ pub(crate) struct TransferArgs {
 /// Wait until nodes have caught up
 ///
 /// A node has caught up when it answers at its own address, knows the leader, votes, and has applied all that was committed
-/// when it was asked; and when its executor, if it has one, can be given work.
+/// when it was asked; and when its executor, if it has one, is back. One that is drained stays so.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -135,16 +135,17 @@ pub(crate) struct WaitArgs {
 
 pub(super) async fn wait(args: WaitArgs, context: &Context) -> Outcome {
     let deadline = Instant::now() + args.timeout;
+    let mut last = "no node answers with what the cluster looks like".to_owned();
     loop {
-        let lacking = lacking(&args.nodes, context).await;
-        match lacking {
-            Ok(None) => return Ok(Exit::Done),
+        match timeout_at(deadline, lacking(&args.nodes, context)).await {
+            Ok(Ok(None)) => return Ok(Exit::Done),
+            Ok(Ok(Some(what))) => last = what,
             // What is no member now will be none later.
-            Err(fault) if fault.exit() == Exit::NotFound => return Err(fault),
-            Ok(Some(_)) | Err(_) if Instant::now() < deadline => sleep(LOOK_EVERY).await,
-            Ok(Some(what)) => return Err(Fault::own(Exit::WaitEnded, what)),
-            Err(fault) => return Err(fault),
+            Ok(Err(fault)) if matches!(fault.exit(), Exit::NotFound | Exit::Usage) => return Err(fault),
+            Ok(Err(fault)) => last = fault.to_string(),
+            Err(_) => return Err(Fault::own(Exit::WaitEnded, last)),
         }
+        sleep_until(deadline.min(Instant::now() + LOOK_EVERY)).await;
     }
 }
 

@@ -81,6 +81,14 @@ fn nobody_leads(cluster: &Cluster, at: usize) {
     let endpoint = cluster.nodes[at].endpoint();
     cluster.until("it is not ready", || http(&endpoint, "/readyz") == (503, "no leader is known\n".into()));
     assert_eq!(cluster.status(at).expect("it answers")["leaderId"].as_str().unwrap_or_default(), "");
+    // Who asks is told what to look at, and whoever waits no longer than he said.
+    let asked = cluster.ask(&["run", "list"]);
+    assert!(
+        asked.code == Some(5) && asked.err.contains("hint: nobody leads: `matins cluster status`"),
+        "{asked:?}"
+    );
+    let waited = cluster.ask(&["cluster", "wait", "--timeout", "1s"]);
+    assert_eq!(waited.code, Some(6), "{waited:?}");
     let counted = || Told::at(&endpoint).sum("matins_time_without_leader_seconds_total") > 0.5;
     cluster.until("the time without a leader counts", counted);
 }

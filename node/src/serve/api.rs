@@ -378,7 +378,9 @@ pub(crate) fn find_executor(state: &State, text: &str) -> Result<ExecutorId, Api
             });
             let told: Vec<String> = told.collect();
             Err(ApiError::bad_field("executor", format!("`{text}` is the name of {}", told.join(" and ")))
-                .hint("give the id of the one you mean; `matins executor remove ID` forgets one that is gone"))
+                .hint(
+                    "give the id of the one you mean; `matins executor remove ID` forgets one that is gone",
+                ))
         }
     }
 }

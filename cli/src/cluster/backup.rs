@@ -130,7 +130,7 @@ impl Told {
             ("Made by", Cell::text(format!("matins {}", self.version))),
             ("Index", Cell::Number(self.index)),
             ("Leader time", Cell::text(&self.time)),
-            ("Runs", Cell::text(format!("{} live, {} in history", self.live_runs, self.finished_runs))),
+            ("Runs", Cell::text(format!("{} live, {} finished", self.live_runs, self.finished_runs))),
             ("Blobs", Cell::text(blobs)),
             ("Missing blobs", Cell::Number(self.missing_blobs as u64)),
         ]
@@ -252,7 +252,7 @@ pub(super) fn unusable(error: OfflineError) -> Fault {
         | OfflineError::Directory(_)
         | OfflineError::BegunOtherwise { .. }
         | OfflineError::Store(_) => Exit::Refused,
-        OfflineError::Nothing(_) => Exit::NotFound,
+        OfflineError::Nothing(_) | OfflineError::NotOfNode(_) => Exit::NotFound,
     };
     Fault::Own { exit, message: error.to_string(), hint: Some(hint), source: source_of(error) }
 }
@@ -266,6 +266,7 @@ fn source_of(error: OfflineError) -> Option<Box<dyn std::error::Error + Send + S
         | OfflineError::Backup(_)
         | OfflineError::NotEmpty(_)
         | OfflineError::Nothing(_)
+        | OfflineError::NotOfNode(_)
         | OfflineError::Unreadable => None,
     }
 }

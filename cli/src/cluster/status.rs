@@ -201,7 +201,7 @@ fn facts(status: &ClusterStatusResponse, look: &Look) -> String {
             ("Leader time", time(status.leader_time)),
             ("Time waiting", time(status.time_waiting)),
             ("Memory", Cell::text(memory.unwrap_or_default())),
-            ("Runs", Cell::text(format!("{} live, {} in history", status.live_runs, status.retired_runs))),
+            ("Runs", Cell::text(format!("{} live, {} finished", status.live_runs, status.finished_runs))),
             ("Leaderships", Cell::Number(status.leaderships)),
             ("Checkpoint", Cell::text(status.checkpoint.as_ref().map(checkpoint_text).unwrap_or_default())),
             ("Began from", Cell::text(status.origin.as_ref().map(origin_text).unwrap_or_default())),
@@ -279,7 +279,7 @@ Term            4
 Feature level   1
 Applied         99 of 100
 Memory          5 of 1024 MiB
-Runs            0 live, 0 in history
+Runs            0 live, 0 finished
 Leaderships     0
 
 NODE     NAME   ROLE     STATE         LAG   CLOCK   DISK   ADDRESS

@@ -137,7 +137,8 @@ fn key_of(event: &Event) -> Key {
     #[expect(clippy::wildcard_enum_match_arm, reason = "a terminal has many keys, and we know a few")]
     match key.code {
         KeyCode::Char('c' | 'd') if with_control => Key::Quit,
-        KeyCode::Char('q') | KeyCode::Esc => Key::Quit,
+        KeyCode::Char('q') => Key::Quit,
+        KeyCode::Esc => Key::Back,
         KeyCode::Char('s') => Key::Sort,
         KeyCode::Char('r') => Key::Turn,
         KeyCode::Char('k') | KeyCode::Up => Key::Up,

@@ -23,6 +23,8 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Quit,
+    /// Closes the panel, and without one leaves.
+    Back,
     Up,
     Down,
     PageUp,
@@ -148,7 +150,8 @@ impl Model {
     pub(super) fn press(&mut self, key: Key) -> Wish {
         let at = self.position();
         match key {
-            Key::Quit => return Wish::Leave,
+            Key::Why | Key::Back if self.why.is_some() => self.why = None,
+            Key::Quit | Key::Back => return Wish::Leave,
             Key::Up => self.go(at.saturating_sub(1)),
             Key::Down => self.go(at + 1),
             Key::PageUp => self.go(at.saturating_sub(PAGE)),
@@ -163,7 +166,6 @@ impl Model {
                 self.is_turned = !self.is_turned;
                 self.order();
             }
-            Key::Why if self.why.is_some() => self.why = None,
             Key::Why => return self.chosen.clone().map_or(Wish::Nothing, Wish::Why),
             Key::Other => {}
         }

@@ -135,6 +135,11 @@ fn each_kind_of_damage_is_told() {
     }
     let said = check(&copy).well();
     assert!(said.out.contains("index"), "{said:?}");
+    // What is no data directory at all is not told to be a damaged one.
+    for strange in [cluster.folder.path().join("nowhere"), cluster.folder.path().to_owned()] {
+        let said = check(&strange);
+        assert!(said.code == Some(3) && said.err.contains("is not the data directory of a node"), "{said:?}");
+    }
 }
 
 /// One run after the other, so that leaders make checkpoints, blocks and purges.

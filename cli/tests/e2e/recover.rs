@@ -20,12 +20,12 @@ fn recover(node: &Node, more: &[&str]) -> Said {
 #[test]
 fn one_survivor_goes_on_when_it_is_told_to() {
     let mut cluster = Cluster::start(3);
-    cluster.start_executor("outside");
-    cluster.until_executor_named("outside", "ready");
     cluster.apply(&format!("{TICKING}---{WORK}"));
     let leader = cluster.until_ready();
     let survivor = (leader + 1) % 3;
     let run = cluster.begin_on(survivor, &["slow", "-p", "pause=20"]);
+    cluster.start_executor("outside");
+    cluster.until_executor_named("outside", "ready");
     let was = cluster.status(survivor).expect("it answers")["clusterId"].clone();
     let was = was.as_str().expect("it has one").to_owned();
     cluster.until("it has applied the run", || {

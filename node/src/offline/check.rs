@@ -26,8 +26,8 @@ use crate::store::vote::VoteFile;
 /// So many names are told where many things are missing.
 const NAMES_TOLD: usize = 3;
 /// What to do with a member whose disk lost what it had acknowledged.
-const REPLACE: &str = "replace this node: remove it from the cluster and add one with an empty directory; if it is the last one \
-                       with this data, restore a backup";
+const REPLACE: &str = "`matins cluster replace NODE HOST:PORT` puts a node with an empty directory in its place; if it is the last \
+                       one with this data, restore a backup";
 
 /// How a part is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,8 +105,10 @@ fn error_text(error: &StoreError) -> String {
 pub fn check(root: &Path) -> Result<Report, OfflineError> {
     let look = Look::new();
     let files: Arc<dyn Files> = Arc::new(look.clone());
-    if !root.is_dir() {
-        return Err(OfflineError::Nothing(root.into()));
+    // A directory whose marker alone is gone is a damaged one, and looked at.
+    let is_marked = || !matches!(marker::look(&*files, root), Ok(None));
+    if !root.is_dir() || !(root.join("log").is_dir() || is_marked()) {
+        return Err(OfflineError::NotOfNode(root.into()));
     }
     if marker::is_held(&*files, root) {
         return Err(MarkerError::InUse(root.into()).into());

@@ -48,6 +48,9 @@ pub enum OfflineError {
     /// There is nothing to go on from.
     #[error("`{}` belongs to no cluster: there is nothing in it to recover", .0.display())]
     Nothing(PathBuf),
+    /// It is not what a node keeps its data in.
+    #[error("`{}` is not the data directory of a node", .0.display())]
+    NotOfNode(PathBuf),
     /// A recovery that was cut short treats the schedules in another way.
     #[error("a recovery of `{}` was begun that {} its schedules", root.display(), if *is_held { "holds" } else { "goes on with" })]
     BegunOtherwise {
@@ -73,6 +76,7 @@ impl OfflineError {
             Self::Nothing(_) => {
                 "look for the directory of a node that was a member: `matins cluster check DIR` tells"
             }
+            Self::NotOfNode(_) => "give the one of its `--data-dir`: /var/lib/matins unless it was set",
             Self::BegunOtherwise { .. } => "repeat it with the options that it was begun with",
             Self::Unreadable => "use the release that made it, or a later one",
         }

@@ -32,7 +32,7 @@ pub struct Contents {
     pub totals: Totals,
     /// Runs that had not finished.
     pub live_runs: u64,
-    /// Runs in history.
+    /// Runs that have ended, in history or on their way to it.
     pub finished_runs: u64,
     /// Blobs that no node had any more when it was made: outputs, logs or files that are lost.
     pub missing: BTreeSet<Digest>,
@@ -155,7 +155,8 @@ fn read(
     // What is named and in no frame at all would be a fault of whoever made it.
     missing.extend(named(&state).into_iter().filter(|digest| !there.contains(digest)));
     let live_runs = state.runs.iter().filter(|(_, row)| row.is_active()).count() as u64;
-    let finished_runs = state.blocks.iter().map(|(_, row)| u64::from(row.runs)).sum();
+    let in_history: u64 = state.blocks.iter().map(|(_, row)| u64::from(row.runs)).sum();
+    let finished_runs = in_history + state.runs.len() as u64 - live_runs;
     Ok((Contents { head, totals, live_runs, finished_runs, missing }, state))
 }
 

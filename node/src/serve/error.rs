@@ -260,7 +260,9 @@ impl From<MembershipError> for ApiError {
             MembershipError::AlreadyInitialised(cluster) => {
                 Self::new(Reason::AlreadyInitialized, text).with("cluster", format!("{cluster:016x}"))
             }
-            MembershipError::NotAdmitted(_) => Self::new(Reason::NodeNotAdmitted, text),
+            MembershipError::NotAdmitted(_) => Self::new(Reason::NodeNotAdmitted, text).hint(
+                "give the cluster port (7071 unless it was set) of a `matins server` that runs with an empty directory",
+            ),
             MembershipError::LevelNotSupported(_) => Self::new(Reason::LevelNotSupported, text)
                 .hint("start a release on every node that supports it; `matins cluster status` tells"),
             MembershipError::Busy => Self::new(Reason::MembershipChanging, text)

@@ -104,7 +104,8 @@ impl StoreError {
                 "look at the kernel's log and at the mount; start the node again when it is mended"
             }
             Self::Corrupt { .. } => {
-                "the disk lost what it had acknowledged: replace this node (remove it, add one with an empty directory)"
+                "the disk lost what it had acknowledged: `matins cluster replace NODE HOST:PORT` puts a node with an empty \
+                 directory in its place; where no majority is left, go on from another node or from a backup"
             }
             Self::Stopped { .. } => "check the disk, then start the node again",
             Self::Newer { .. } => "start the release that wrote it, or a later one",

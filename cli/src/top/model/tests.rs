@@ -44,7 +44,9 @@ fn keys_sort_and_move_and_the_mark_stays_with_its_run() {
     assert_eq!(model.press(Key::Last), Wish::Nothing);
     assert_eq!(model.press(Key::PageUp), Wish::Nothing);
     assert_eq!(model.position(), 0);
-    assert_eq!(model.press(Key::Quit), Wish::Leave);
+    model.explain("it waits".into());
+    assert_eq!((model.press(Key::Back), model.why.is_none()), (Wish::Nothing, true));
+    assert_eq!((model.press(Key::Back), model.press(Key::Quit)), (Wish::Leave, Wish::Leave));
 }
 
 #[test]

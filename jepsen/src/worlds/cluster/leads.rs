@@ -208,6 +208,7 @@ impl Cluster {
             name: format!("E{}", host + 1),
             level: 1,
             address: String::new(),
+            cluster: 0,
         }
     }
 }

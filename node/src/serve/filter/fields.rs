@@ -10,6 +10,8 @@ use crate::serve::api::core_time;
 pub(super) enum Kind {
     /// Any text.
     Text,
+    /// A workflow, `namespace/name`; a bare name is one of the namespace `default`, as wherever a workflow is named.
+    Workflow,
     /// One of these words.
     Word(&'static [&'static str]),
     /// An id or a version: compared by its number.
@@ -37,7 +39,7 @@ const SWITCH: &[&str] = &["true", "false"];
 /// Fields of a run, `labels.KEY` and `params.NAME` apart.
 const RUN_FIELDS: [(&str, Kind); 17] = [
     ("id", Kind::Number),
-    ("workflow", Kind::Text),
+    ("workflow", Kind::Workflow),
     ("namespace", Kind::Text),
     ("version", Kind::Number),
     ("schedule", Kind::Text),
@@ -69,7 +71,7 @@ pub(super) fn run_kind(field: &str) -> Result<Kind, Vec<&'static str>> {
 /// As `run_kind`, of a workflow.
 pub(super) fn workflow_kind(field: &str) -> Result<Kind, Vec<&'static str>> {
     match field {
-        "name" => Ok(Kind::Text),
+        "name" => Ok(Kind::Workflow),
         "paused" => Ok(Kind::Word(SWITCH)),
         _ if has_key(field, &["labels."]) => Ok(Kind::Text),
         _ => Err(vec!["name", "paused", "labels.KEY"]),

@@ -212,7 +212,7 @@ fn typed(kind: Kind, op: Op, text: String) -> Result<Value, (String, String)> {
             let span = parse_duration(&text).map_err(|error| (error.to_string(), error.hint))?;
             Ok(Value::Span(span.0))
         }
-        (Kind::Text | Kind::Word(_) | Kind::Number, Op::Matches) => {
+        (Kind::Text | Kind::Workflow | Kind::Word(_) | Kind::Number, Op::Matches) => {
             let mut builder = RegexBuilder::new(&text);
             let pattern = builder.size_limit(PATTERN_BYTES_MAX).nest_limit(PATTERN_DEPTH_MAX).build();
             pattern.map(Value::Pattern).map_err(|error| pattern_fault(&error))
@@ -224,7 +224,10 @@ fn typed(kind: Kind, op: Op, text: String) -> Result<Value, (String, String)> {
             };
             Err((format!("it is never `{text}`"), hint))
         }
-        (Kind::Text | Kind::Word(_) | Kind::Number, _) => Ok(Value::Text(text)),
+        (Kind::Workflow, Op::Equal | Op::NotEqual) if !text.contains(['/', '*']) => {
+            Ok(Value::Text(format!("default/{text}")))
+        }
+        (Kind::Text | Kind::Workflow | Kind::Word(_) | Kind::Number, _) => Ok(Value::Text(text)),
     }
 }
 

@@ -249,8 +249,16 @@ fn cluster_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
+/// Runs in history.
+fn retired_runs(state: &State) -> u64 {
+    let all: u64 = state.retired_runs.iter().map(|(_, count)| count).sum();
+    all.saturating_sub(state.cluster.counters.forgotten_runs)
+}
+
 fn status(api: &Api, view: &ClusterView, state: &State) -> ClusterStatusResponse {
     let cluster = &state.cluster;
+    let live_runs = state.runs.iter().filter(|(_, row)| row.is_active()).count();
+    let retired_runs = retired_runs(state);
     let has_time = state.now != matins_core::time::Timestamp::ZERO;
     let ready = cluster.leader.as_ref().is_some_and(|leader| Some(leader.node) == view.leader);
     ClusterStatusResponse {
@@ -268,13 +276,9 @@ fn status(api: &Api, view: &ClusterView, state: &State) -> ClusterStatusResponse
         alarms: alarms(view, state),
         time_waiting: view.time_waiting.map(wire_time),
         state_budget: Some(Budget { used: state.bytes(), limit: cluster.settings.state_bytes_max }),
-        live_runs: state.runs.iter().filter(|(_, row)| row.is_active()).count() as u32,
-        retired_runs: state
-            .retired_runs
-            .iter()
-            .map(|(_, count)| count)
-            .sum::<u64>()
-            .saturating_sub(cluster.counters.forgotten_runs),
+        live_runs: live_runs as u32,
+        retired_runs,
+        finished_runs: retired_runs + (state.runs.len() - live_runs) as u64,
         leaderships: cluster.counters.leaderships,
         leading_since: cluster.leader.as_ref().filter(|_| ready).map(|leader| wire_time(leader.since)),
         checkpoint: cluster.checkpoint.as_ref().map(checkpoint),

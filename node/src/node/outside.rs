@@ -143,6 +143,7 @@ impl ExecutorProcess {
             fetching: tokio::sync::Mutex::default(),
             used: Mutex::default(),
             executor: node,
+            strange: Mutex::default(),
         });
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         spawn(&tasks, &stopping, Arc::clone(&nodes).follow(leads));
@@ -226,6 +227,8 @@ struct Nodes {
     /// Blobs that tasks asked for since the last sweep.
     used: Mutex<BTreeSet<Digest>>,
     executor: NodeId,
+    /// The cluster of a node that was passed over last.
+    strange: Mutex<Option<u64>>,
 }
 
 impl Nodes {
@@ -268,7 +271,15 @@ impl Nodes {
         match self.dir.join(ClusterId(cluster)) {
             Ok(()) => self.links.set_cluster(cluster),
             Err(error) => {
-                tracing::warn!(error = error_chain(&error), "passes over a node");
+                // Once, and not once a second.
+                let told = self.strange.lock().unwrap_or_else(PoisonError::into_inner).replace(cluster);
+                if told != Some(cluster) {
+                    tracing::warn!(
+                        cluster = format!("{cluster:016x}"),
+                        error = error_chain(&error),
+                        "a node that this executor was to join is of another cluster; to move it there, start it with an empty data directory"
+                    );
+                }
                 return false;
             }
         }

@@ -23,12 +23,15 @@ const CHAIN_EVERY: Duration = Duration::from_millis(700);
 const TASKS: [&str; 3] = ["first", "second", "third"];
 /// Exit code: no leader, or no answer. The caller repeats.
 const NO_ANSWER: i32 = 5;
+/// Exit code: the state does not allow it. The caller repeats while a disk is full, as its message says.
+const NOT_NOW: i32 = 4;
 
 /// Whom the callers ask; changes with the cluster.
 type Endpoints = Arc<Mutex<String>>;
 
 /// What goes on beside the test.
 pub(crate) struct Load {
+    namespace: String,
     stop: Arc<AtomicBool>,
     callers: Vec<JoinHandle<BTreeSet<String>>>,
     endpoints: Endpoints,
@@ -61,16 +64,23 @@ pub(crate) struct Checked {
 impl Load {
     /// Registers the workflows, and starts the callers.
     pub(crate) fn begin(cluster: &Cluster) -> Self {
-        let file = |name: &str| cluster.folder.path().join(name);
+        Self::begin_in(cluster, "default")
+    }
+
+    /// As [`Self::begin`], in a namespace of its own, beside what an earlier load left.
+    pub(crate) fn begin_in(cluster: &Cluster, namespace: &str) -> Self {
+        let file = |name: &str| cluster.folder.path().join(format!("{namespace}-{name}"));
         let (beats, steps) = (file("beats"), file("steps"));
-        cluster.apply(&source(&beats, &steps));
+        cluster.apply(&source(namespace, &beats, &steps));
         let stop = Arc::new(AtomicBool::new(false));
         let endpoints = Endpoints::new(Mutex::new(cluster.endpoints()));
         let callers = (0..CALLERS).map(|caller| {
             let (endpoints, stop) = (Arc::clone(&endpoints), Arc::clone(&stop));
-            std::thread::spawn(move || call(caller, &endpoints, &stop))
+            let namespace = namespace.to_owned();
+            std::thread::spawn(move || call(&namespace, caller, &endpoints, &stop))
         });
-        Self { callers: callers.collect(), stop, endpoints, beats, steps }
+        let namespace = namespace.to_owned();
+        Self { namespace, callers: callers.collect(), stop, endpoints, beats, steps }
     }
 
     /// Tells the callers which nodes there are now.
@@ -98,8 +108,10 @@ impl Load {
         let acknowledged: Vec<BTreeSet<String>> =
             self.callers.into_iter().map(|caller| caller.join().expect("a caller never panics")).collect();
         let acknowledged: BTreeSet<String> = acknowledged.into_iter().flatten().collect();
-        cluster.ask(&["schedule", "pause", "beat"]).well();
-        let runs = |workflow: &str| cluster.json(&["run", "list", workflow, "--retries", "--limit", "5000"]);
+        let ours = ["-n", self.namespace.as_str()];
+        cluster.ask(&[&ours[..], &["schedule", "pause", "beat"]].concat()).well();
+        let runs =
+            |workflow: &str| whole(cluster, &[&ours[..], &["run", "list", workflow, "--retries"]].concat());
         let is_over = |runs: &Value| {
             rows(runs).all(|run| !["queued", "running", "stopping"].contains(&text(run, "state")))
         };
@@ -107,7 +119,7 @@ impl Load {
 
         let mut checked = Checked { chains: acknowledged.len(), ..Checked::default() };
         check_ticks(&runs("beat"), &mut checked);
-        check_skips(&cluster.json(&["schedule", "list", "beat"]), &mut checked);
+        check_skips(&cluster.json(&[&ours[..], &["schedule", "list", "beat"]].concat()), &mut checked);
         check_beats(&runs("beat"), &lines(&self.beats), deaths, &mut checked);
         check_chains(&runs("chain"), &acknowledged, &mut checked);
         check_steps(&acknowledged, &lines(&self.steps), deaths, &mut checked);
@@ -130,7 +142,7 @@ impl Checked {
 }
 
 /// Both workflows. A task's line is one short write, so lines never mix.
-fn source(beats: &std::path::Path, steps: &std::path::Path) -> String {
+fn source(namespace: &str, beats: &std::path::Path, steps: &std::path::Path) -> String {
     let (beats, steps) = (beats.display(), steps.display());
     let step = |task: &str, needs: &str| {
         format!(
@@ -138,9 +150,9 @@ fn source(beats: &std::path::Path, steps: &std::path::Path) -> String {
         )
     };
     format!(
-        "workflow: beat\nconcurrency: {{ max_active_runs: 100 }}\nschedules:\n  each: {{ cron: '* * * * * *', catchup: all }}\n\
+        "workflow: beat\nnamespace: {namespace}\nconcurrency: {{ max_active_runs: 100 }}\nschedules:\n  each: {{ cron: '* * * * * *', catchup: all }}\n\
          tasks:\n  beat:\n    run: 'echo \"$MATINS_LOGICAL_TIME $MATINS_ATTEMPT $(date +%s%3N)\" >> {beats}'\n\
-         ---\nworkflow: chain\nconcurrency: {{ max_active_runs: 100 }}\ntasks:\n{}{}{}",
+         ---\nworkflow: chain\nnamespace: {namespace}\nconcurrency: {{ max_active_runs: 100 }}\ntasks:\n{}{}{}",
         step(TASKS[0], ""),
         step(TASKS[1], "    needs: first\n"),
         step(TASKS[2], "    needs: second\n"),
@@ -149,17 +161,17 @@ fn source(beats: &std::path::Path, steps: &std::path::Path) -> String {
 
 /// Starts chains until it is told to stop, and gives the runs that were acknowledged. A call without an answer is repeated
 /// under the same id until it has one.
-fn call(caller: usize, endpoints: &Endpoints, stop: &AtomicBool) -> BTreeSet<String> {
+fn call(namespace: &str, caller: usize, endpoints: &Endpoints, stop: &AtomicBool) -> BTreeSet<String> {
     let mut runs = BTreeSet::new();
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         number += 1;
-        let id = format!("load-{caller}-{number}");
+        let id = format!("load-{namespace}-{caller}-{number}");
         let deadline = Instant::now() + DEADLINE;
         loop {
             assert!(Instant::now() < deadline, "no node took a start for {DEADLINE:?}");
             let endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let args = ["--endpoint", &endpoints, "start", "chain", "--request-id", &id];
+            let args = ["--endpoint", &endpoints, "-n", namespace, "start", "chain", "--request-id", &id];
             let said = Said::from(command().args(args).output().expect("the binary can be started"));
             match said.code {
                 Some(0) => {
@@ -167,6 +179,7 @@ fn call(caller: usize, endpoints: &Endpoints, stop: &AtomicBool) -> BTreeSet<Str
                     break;
                 }
                 Some(NO_ANSWER) => sleep(Duration::from_millis(200)),
+                Some(NOT_NOW) if said.err.contains("% full") => sleep(Duration::from_millis(200)),
                 Some(_) | None => panic!("a start is refused: {said:?}"),
             }
         }
@@ -273,6 +286,18 @@ fn check_attempts(what: &str, ran: &[&str], deaths: Deaths, checked: &mut Checke
     if !is_well {
         checked.fault(format!("{what} ran as attempts {ran:?}"));
     }
+}
+
+/// All of a list, also of a node that is new and still fetches what was before it.
+fn whole(cluster: &Cluster, list: &[&str]) -> Value {
+    let args = [list, &["--limit", "5000", "-o", "json"]].concat();
+    let mut list = Value::Null;
+    cluster.until("history is indexed", || {
+        let said = cluster.ask(&args).well();
+        list = serde_json::from_str(&said.out).expect("-o json prints JSON");
+        !said.err.contains("finished runs may be missing")
+    });
+    list
 }
 
 fn rows(list: &Value) -> impl Iterator<Item = &Value> {

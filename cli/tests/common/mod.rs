@@ -205,13 +205,13 @@ impl Cluster {
 
     /// Waits until something is so; fails with what the nodes logged if it never is.
     #[track_caller]
-    pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn until(&self, what: &str, is_so: impl FnMut() -> bool) {
         self.until_within(DEADLINE, what, is_so);
     }
 
     /// As [`Self::until`], with a promise of its own about how long it takes.
     #[track_caller]
-    pub(crate) fn until_within(&self, most: Duration, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn until_within(&self, most: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
         let deadline = Instant::now() + most;
         while !is_so() {
             assert!(Instant::now() < deadline, "not within {most:?}: {what}\n{}", self.logs());

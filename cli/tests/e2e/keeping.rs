@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::Duration;
 
+use crate::common::load::{Deaths, Load};
 use crate::common::{Cluster, Node, Said, command};
 
 const WORK: &str = r#"
@@ -153,6 +155,8 @@ fn load(cluster: &Cluster, runs: usize) {
 fn a_node_whose_state_differs_stops_for_good_and_is_replaced() {
     let mut cluster = Cluster::start_with(3, shrunk);
     cluster.apply(WORK);
+    let beside = Load::begin(&cluster);
+    beside.go_on_for(&cluster, 2);
     load(&cluster, 10);
     let leader = cluster.until_ready();
     let odd = (leader + 1) % 3;
@@ -194,6 +198,8 @@ fn a_node_whose_state_differs_stops_for_good_and_is_replaced() {
     let voters = nodes.iter().filter(|node| node["role"] == "voter");
     assert!(voters.clone().count() == 3 && voters.clone().any(|node| node["id"] == joined), "{status}");
     agrees_at_a_later_checkpoint(&cluster, &joined);
+    beside.go_on_for(&cluster, 5);
+    beside.end(&cluster, Deaths::Some).well();
 }
 
 /// Waits, under load, until the states were compared anew, and the node found what all others found.
@@ -256,28 +262,38 @@ fn history_logs_and_blobs_have_their_time() {
     let run = cluster.json(&["run", "list", "quick"])[0]["id"].as_str().expect("an id").to_owned();
     let retired = || cluster.status(0).map(|it| it["retiredRuns"].as_str().unwrap_or("0").to_owned());
     cluster.until("all are in history", || retired().as_deref() == Some("12"));
-    let blobs = || files_in(&cluster.nodes[0].data_dir.join("blobs"), "").len();
+    let blobs = || files_in(&cluster.nodes[0].data_dir.join("blobs"), "");
     let before = blobs();
     assert_eq!(cluster.ask(&["cluster", "settings", "set", "retention.runs=1m"]).code, Some(2));
     assert_eq!(cluster.ask(&["cluster", "settings", "set", "nonsense=1"]).code, Some(2));
 
     // More than two days go by: logs have had their time, then runs, and no hold of a blob is left.
+    cluster.nodes[0].set_clock(Duration::from_secs(50 * 3600));
+    let limit = Duration::from_secs(150);
+    cluster.until_within(limit, "the cluster believes it", || leader_time_is_ahead_by(&cluster, 49));
+    let beside = Load::begin(&cluster);
+    beside.go_on_for(&cluster, 2);
     cluster.ask(&["cluster", "settings", "set", "retention.logs=1d"]).well();
     let settings = cluster.json(&["cluster", "settings"]).to_string();
     assert!(settings.contains(r#""value":"1d""#), "{settings}");
-    cluster.nodes[0].set_clock(Duration::from_secs(50 * 3600));
     let said = || cluster.ask(&["logs", &run]);
-    let limit = Duration::from_secs(150);
     cluster.until_within(limit, "logs are gone", || said().err.contains("retention took it"));
     assert_eq!(cluster.get(&run)["state"], "success", "the run stays");
     cluster.ask(&["cluster", "settings", "set", "retention.runs=1d"]).well();
-    cluster.until_within(limit, "runs are gone", || retired().as_deref() == Some("0"));
-    let said = cluster.ask(&["run", "get", &run]);
-    assert_eq!(said.code, Some(3), "{said:?}");
-    assert!(said.err.contains("matins cluster settings"), "it says why: {said:?}");
+    let said = || cluster.ask(&["run", "get", &run]);
+    cluster.until_within(limit, "runs are gone", || said().code == Some(3));
+    assert!(said().err.contains("matins cluster settings"), "it says why: {:?}", said());
+    beside.go_on_for(&cluster, 4);
+    beside.end(&cluster, Deaths::None).well();
     // What was read is held for a day: the block and the pack of logs, at least.
     cluster.nodes[0].set_clock(Duration::from_secs(100 * 3600));
-    cluster.until_within(limit, "the disk is freed", || blobs() + 2 <= before);
+    let freed = || before.iter().filter(|blob| !blob.exists()).count();
+    cluster.until_within(limit, "the disk is freed", || freed() >= 2);
+}
+
+fn leader_time_is_ahead_by(cluster: &Cluster, hours: i64) -> bool {
+    let time = cluster.status(0).and_then(|it| it["leaderTime"].as_str()?.parse::<jiff::Timestamp>().ok());
+    time.is_some_and(|time| time.as_second() - jiff::Timestamp::now().as_second() > hours * 3600)
 }
 
 /// The index of history is believed after a reboot if it was closed before, and built again if it was not.
@@ -327,6 +343,8 @@ fn a_node_that_stops_in_order_keeps_its_index_of_history_over_a_reboot() {
 fn a_full_disk_takes_no_new_runs_and_every_report() {
     let mut cluster = Cluster::start(1);
     cluster.apply("workflow: slow\ntasks:\n  work: { run: \"sleep 8\" }\n");
+    let beside = Load::begin(&cluster);
+    beside.go_on_for(&cluster, 3);
     let run = cluster.begin(&["slow"]);
     cluster.until_started(&format!("{run}/work"));
     cluster.nodes[0].kill();
@@ -343,10 +361,17 @@ fn a_full_disk_takes_no_new_runs_and_every_report() {
     for part in ["node-", path.as_str(), "% full", "1.0 %", "cluster settings"] {
         assert!(said.err.contains(part), "{part}: {said:?}");
     }
-    cluster.until_state(&run, "success");
+    let alive = || cluster.json(&["run", "list", "--filter", "state=running or state=queued"]);
+    cluster.until("what runs is over", || alive().as_array().is_some_and(Vec::is_empty));
+    assert_eq!(cluster.get(&run)["state"], "success");
+    let beats = beside.beats();
+    sleep(Duration::from_secs(2));
+    assert_eq!(beside.beats(), beats, "ticks wait");
     cluster.nodes[0].kill();
-    cluster.nodes[0].flags.clear();
     cluster.nodes[0].flags = ["--disk-full", "100", "--disk-warn", "99"].map(str::to_owned).to_vec();
     cluster.nodes[0].up();
     cluster.until("there is room again", || cluster.ask(&["start", "slow"]).code == Some(0));
+    // Those that waited are made up for, each once.
+    beside.go_on_for(&cluster, 10);
+    beside.end(&cluster, Deaths::Some).well();
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::told::{Told, http};
+use crate::common::load::{Deaths, Load};
 use crate::common::{Cluster, Node, Said, TICKING, attempt_states, offline};
 
 const WORK: &str = r#"
@@ -74,6 +75,45 @@ fn one_survivor_goes_on_when_it_is_told_to() {
     cluster.nodes[survivor].kill();
     cluster.until_ready();
     assert_eq!(cluster.get(&run)["state"], "success");
+}
+
+/// Whoever led when the majority was lost has all that was acknowledged, so nothing is lost beside the nodes: the load's own
+/// checker says so.
+#[test]
+fn recovery_from_the_leader_loses_no_tick_and_no_task() {
+    let mut cluster = Cluster::start(3);
+    let load = Load::begin(&cluster);
+    load.go_on_for(&cluster, 3);
+    let leader = cluster.until_ready();
+    let lost = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in lost {
+        cluster.nodes[other].kill();
+    }
+    // A leader without a majority ends itself, to be started again.
+    cluster.until_left(leader);
+    cluster.nodes[leader].up();
+    nobody_leads(&cluster, leader);
+    cluster.nodes[leader].kill();
+    // What was killed in the middle of its work is in order, of the dead too.
+    for node in &cluster.nodes {
+        offline(&["cluster", "check", node.data_dir.to_str().expect("the path is plain")]).well();
+    }
+    let said = recover(&cluster.nodes[leader], &["-o", "json"]);
+    let plan = said.err.split_once("--yes-lose ").unwrap_or_else(|| panic!("{said:?}")).1;
+    let id = plan.split(|it: char| !it.is_ascii_alphanumeric() && it != '-').next().expect("a word");
+    recover(&cluster.nodes[leader], &["--yes-lose", id]).well();
+
+    cluster.nodes[leader].up();
+    cluster.until("it leads alone", || cluster.leader() == Some(leader));
+    for other in lost {
+        fs::remove_dir_all(&cluster.nodes[other].data_dir).expect("it was there");
+        cluster.nodes[other].up();
+        cluster.until("the emptied node answers", || cluster.status(other).is_some());
+        let address = cluster.nodes[other].cluster_address();
+        cluster.ask_at(&cluster.nodes[leader].endpoint(), &["cluster", "add", &address]).well();
+    }
+    load.go_on_for(&cluster, 5);
+    load.end(&cluster, Deaths::Some).well();
 }
 
 /// The only node of a cluster that has lost its majority does not take a dead leader for one.

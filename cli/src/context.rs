@@ -4,6 +4,8 @@
 
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -17,6 +19,9 @@ use crate::output::{Look, Row, as_json, as_jsonl, as_names, as_yaml, table, term
 
 /// How long a person waits for an answer: three changes of leader at worst (PROTOCOL 2.5).
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// After so long without an answer a person is told what the nodes said.
+const SILENT_MAX: Duration = Duration::from_secs(2);
 
 /// What a verb comes to.
 pub(crate) type Outcome = Result<Exit, Fault>;
@@ -72,6 +77,8 @@ pub(crate) enum Format {
 pub(crate) struct Context {
     global: Global,
     screen: Screen,
+    /// A person was told that an answer takes long; once is enough for one call of the program.
+    is_told: Arc<AtomicBool>,
 }
 
 /// What is behind the three standard streams.
@@ -103,11 +110,23 @@ impl Screen {
 impl Context {
     /// For one call of the program.
     pub(crate) fn new(global: Global) -> Self {
-        Self { global, screen: Screen::new() }
+        Self { global, screen: Screen::new(), is_told: Arc::default() }
     }
 
-    /// A client of the cluster. Connects when something is asked.
+    /// A client of the cluster, which says so on standard error when an answer takes long. Connects when something is asked.
     pub(crate) fn client(&self) -> Result<Client, Fault> {
+        let client = self.client_of_screen()?;
+        let is_told = Arc::clone(&self.is_told);
+        client.tell_of_delays(SILENT_MAX, move |delay| {
+            if !is_told.swap(true, Ordering::Relaxed) {
+                say(format!("note: {delay}"));
+            }
+        });
+        Ok(client)
+    }
+
+    /// As [`Self::client`], for a verb that draws on the whole screen: it says nothing beside that.
+    pub(crate) fn client_of_screen(&self) -> Result<Client, Fault> {
         let limits = Limits { total_max: PATIENCE, ..Limits::default() };
         Ok(Client::new(&self.global.endpoint, limits)?)
     }
@@ -154,8 +173,7 @@ impl Context {
     /// Tells a person something that is not the result.
     #[expect(clippy::unused_self, reason = "only who has a context may print")]
     pub(crate) fn say(&self, text: impl AsRef<str>) {
-        // Who closed standard error does not want to know.
-        let _ = writeln!(io::stderr(), "{}", text.as_ref());
+        say(text);
     }
 
     /// Prints a list.
@@ -235,4 +253,9 @@ pub(crate) async fn until_interrupted<T>(
 /// The time by the clock of this machine.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+}
+
+fn say(text: impl AsRef<str>) {
+    // Who closed standard error does not want to know.
+    let _ = writeln!(io::stderr(), "{}", text.as_ref());
 }

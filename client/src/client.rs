@@ -20,7 +20,7 @@ use tonic_prost::ProstCodec;
 
 use crate::call::{Call, Route, method_path};
 use crate::cursor::{BackfillCursor, LogCursor, RunCursor, RunsCursor};
-use crate::error::ClientError;
+use crate::error::{ClientError, Delay};
 use crate::follow::Follow;
 use crate::nodes::{Limits, NodeAt, Nodes};
 
@@ -63,6 +63,11 @@ impl Client {
     /// Must be called inside a tokio runtime, on which its connections live.
     pub fn new(endpoints: &str, limits: Limits) -> Result<Self, ClientError> {
         Ok(Self { nodes: Arc::new(Nodes::new(endpoints, limits)?), heard: Arc::default() })
+    }
+
+    /// From now on tells of each call that had no answer for so long: once, while it goes on being tried.
+    pub fn tell_of_delays(&self, after: Duration, tell: impl Fn(&Delay) + Send + Sync + 'static) {
+        self.nodes.tell_of_delays(after, Box::new(tell));
     }
 
     /// Sends a request to whichever node answers, and gives its answer.

@@ -24,7 +24,7 @@ pub enum ClientError {
     #[error("{0}")]
     Answered(Box<Answered>),
     /// No node gave an answer in time. A command may have been carried out all the same.
-    #[error("no answer within {within:?} ({})", Failures(failures))]
+    #[error("no answer within {within:.0?} ({})", Failures(failures))]
     NoAnswer {
         /// How long it was tried.
         within: Duration,
@@ -84,7 +84,27 @@ pub struct Failure {
 
 impl Failure {
     fn is_without_leader(&self) -> bool {
-        matches!(self.reason, Reason::NotReady | Reason::NoQuorum)
+        is_without_leader(self.reason)
+    }
+}
+
+/// Nodes say so at once: they did nothing, and cannot until there is a leader.
+fn is_without_leader(reason: Reason) -> bool {
+    matches!(reason, Reason::NotReady | Reason::NoQuorum)
+}
+
+/// A call that has no answer yet. `Display` says why.
+#[derive(Clone, Debug)]
+pub struct Delay {
+    /// What each node that was tried said last.
+    pub failures: Vec<Failure>,
+    /// For how long it is tried on.
+    pub left: Duration,
+}
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no answer yet ({}), trying for {:.0?} more", Failures(&self.failures), self.left)
     }
 }
 
@@ -146,16 +166,18 @@ impl ClientError {
                 Some("write host:port, several with commas: 10.0.0.1:7070,10.0.0.2:7070".into())
             }
             Self::Answered(answered) => answered.hint.clone(),
-            Self::NoAnswer { request_id: Some(id), .. } => Some(format!(
-                "it may have been done all the same; it is safe to repeat it with request id {id}"
-            )),
-            Self::NoAnswer { request_id: None, failures, .. }
-                if failures.iter().any(Failure::is_without_leader) =>
-            {
-                Some("nobody leads: `matins cluster status` says which nodes are missing".into())
-            }
-            Self::NoAnswer { request_id: None, .. } => {
-                Some("is a node running there? --endpoint or MATINS_ENDPOINT names them".into())
+            Self::NoAnswer { request_id, failures, .. } => {
+                let missing = if failures.iter().any(Failure::is_without_leader) {
+                    "nobody leads: `matins cluster status` says which nodes are missing"
+                } else {
+                    "is a node running there? --endpoint or MATINS_ENDPOINT names them"
+                };
+                let repeat = request_id.as_ref().map(|id| {
+                    format!(
+                        "; it may have been done all the same, and is safe to repeat with request id {id}"
+                    )
+                });
+                Some(missing.to_owned() + &repeat.unwrap_or_default())
             }
             Self::BadAnswer { .. } => Some("check that client and nodes are of fitting versions".into()),
         }
@@ -163,6 +185,10 @@ impl ClientError {
 }
 
 impl Answered {
+    pub(crate) fn is_without_leader(&self) -> bool {
+        is_without_leader(self.reason)
+    }
+
     /// What kind of failure it is.
     pub fn class(&self) -> ErrorClass {
         match self.code {

@@ -37,7 +37,7 @@ mod view;
 pub use call::{Call, Command, Route};
 pub use client::{Backup, Client};
 pub use cursor::{BackfillCursor, Cursor, Heard, LogCursor, RunCursor, RunsCursor};
-pub use error::{Answered, ClientError, ErrorClass, Failure, Violation};
+pub use error::{Answered, ClientError, Delay, ErrorClass, Failure, Violation};
 pub use follow::Follow;
 pub use nodes::Limits;
 pub use view::{update_run, update_runs};

@@ -1,6 +1,8 @@
 //! The nodes of a cluster as a client sees them: where they are, which one answered last, and the walk from one to
 //! the next. It repeats whatever it is given, so it must only be given what may be repeated.
 
+use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::call::Route;
-use crate::error::{Answered, ClientError, Failure, Verdict};
+use crate::error::{Answered, ClientError, Delay, Failure, Verdict};
 use matins_proto::v1::error::Reason;
 
 /// How long a client tries.
@@ -44,6 +46,20 @@ pub(crate) struct Nodes {
     /// Position of the one that answered last; the first one before any did.
     preferred: AtomicUsize,
     pub(crate) limits: Limits,
+    /// Who is told of a walk that takes long.
+    listener: OnceLock<Listener>,
+}
+
+/// Hears of walks that had no answer for some time.
+struct Listener {
+    after: Duration,
+    tell: Box<dyn Fn(&Delay) + Send + Sync>,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("after", &self.after).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -61,12 +77,21 @@ impl Nodes {
     pub(crate) fn new(endpoints: &str, limits: Limits) -> Result<Self, ClientError> {
         let all: Result<Vec<_>, _> =
             endpoints.split(',').map(|text| Node::new(text.trim(), limits)).collect();
-        Ok(Self { all: all?, preferred: AtomicUsize::new(0), limits })
+        Ok(Self { all: all?, preferred: AtomicUsize::new(0), limits, listener: OnceLock::new() })
+    }
+
+    /// From now on tells of each walk that had no answer for so long, once.
+    pub(crate) fn tell_of_delays(&self, after: Duration, tell: Box<dyn Fn(&Delay) + Send + Sync>) {
+        // Whoever listens already goes on listening.
+        let _ = self.listener.set(Listener { after, tell });
     }
 
     /// Asks node after node until one answers, the one that answered last first.
     ///
     /// After a whole round without an answer it pauses, a little longer each time. Gives the answer and who gave it.
+    ///
+    /// A node at work on the request has `patience` longer to answer. Nodes that know of no leader are not at work, and are
+    /// not waited for any longer than without it.
     pub(crate) async fn ask<T, F, A>(
         &self,
         route: Route,
@@ -77,21 +102,20 @@ impl Nodes {
         F: Fn(Channel) -> A,
         A: Future<Output = Result<T, Status>>,
     {
-        let within = self.limits.total_max + patience;
-        let mut round = Round::new(self, route, Instant::now() + within);
+        let mut round = Round::new(self, route, patience);
         while let Some((at, node, left)) = round.next().await {
-            let attempt_max = left.min(self.limits.attempt_max + patience);
+            let (attempt_max, began) = (left.min(self.limits.attempt_max) + round.patience, Instant::now());
             let answer = timeout(attempt_max, attempt(node.channel.clone())).await;
             match answer {
                 Ok(Ok(answer)) => {
                     self.preferred.store(at.0, Ordering::Relaxed);
                     return Ok((answer, at));
                 }
-                Ok(Err(status)) => round.failed(at, &status)?,
+                Ok(Err(status)) => round.failed(at, &status, began.elapsed())?,
                 Err(_) => round.silent(at, attempt_max)?,
             }
         }
-        Err(round.given_up(within))
+        Err(round.given_up())
     }
 
     /// Prefers another node than this one from now on, unless some call has found a better one already.
@@ -136,7 +160,11 @@ impl Node {
 struct Round<'a> {
     nodes: &'a Nodes,
     route: Route,
+    began: Instant,
     deadline: Instant,
+    /// How much longer nodes at work may take.
+    patience: Duration,
+    is_told: bool,
     next: usize,
     /// Of each node that failed so far the last failure, in the order in which they were first tried.
     failures: Vec<(usize, Answered)>,
@@ -146,17 +174,30 @@ struct Round<'a> {
     /// The next attempt is not made before.
     not_before: Option<Instant>,
     /// The last answer, if it may pass by itself: it stands if it does not.
-    refusal: Option<Answered>,
+    refusal: Option<(usize, Answered)>,
 }
 
 impl<'a> Round<'a> {
-    fn new(nodes: &'a Nodes, route: Route, deadline: Instant) -> Self {
+    fn new(nodes: &'a Nodes, route: Route, patience: Duration) -> Self {
         let next = match route {
             Route::Any => nodes.preferred.load(Ordering::Relaxed),
             Route::First => 0,
         };
-        let (failures, backoff) = (Vec::new(), Backoff::default());
-        Self { nodes, route, deadline, next, failures, in_a_row: 0, backoff, not_before: None, refusal: None }
+        let began = Instant::now();
+        Self {
+            nodes,
+            route,
+            began,
+            deadline: began + nodes.limits.total_max,
+            patience,
+            is_told: false,
+            next,
+            failures: Vec::new(),
+            in_a_row: 0,
+            backoff: Backoff::default(),
+            not_before: None,
+            refusal: None,
+        }
     }
 
     /// How many nodes there are to walk.
@@ -173,6 +214,7 @@ impl<'a> Round<'a> {
             if instant >= self.deadline {
                 return None;
             }
+            self.tell();
             sleep_until(instant).await;
         }
         let left = self.deadline.saturating_duration_since(Instant::now());
@@ -180,8 +222,36 @@ impl<'a> Round<'a> {
         (!left.is_zero()).then(|| (NodeAt(at), &self.nodes.all[at], left))
     }
 
+    /// Tells whoever listens, if it has taken long, and was not told yet.
+    fn tell(&mut self) {
+        let Some(listener) = self.nodes.listener.get() else { return };
+        if self.is_told || self.began.elapsed() < listener.after {
+            return;
+        }
+        self.is_told = true;
+        let said = self.refusal.as_ref().map_or(&self.failures[..], std::slice::from_ref);
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        (listener.tell)(&Delay { failures: self.named(said), left });
+    }
+
+    /// The same with the names of the nodes.
+    fn named(&self, said: &[(usize, Answered)]) -> Vec<Failure> {
+        let failure = |(at, answered): &(usize, Answered)| {
+            let Answered { code, reason, message, .. } = answered.clone();
+            Failure { endpoint: self.nodes.all[*at].endpoint.clone(), code, reason, message }
+        };
+        said.iter().map(failure).collect()
+    }
+
+    /// Gives what a node took for its work, as far as there is patience for it, to those that are asked next.
+    fn prolong(&mut self, took: Duration) {
+        let prolonged = took.min(self.patience);
+        self.patience -= prolonged;
+        self.deadline += prolonged;
+    }
+
     /// Notes a failure and decides what it means: a final answer, or who is next, and when.
-    fn failed(&mut self, NodeAt(at): NodeAt, status: &Status) -> Result<(), ClientError> {
+    fn failed(&mut self, NodeAt(at): NodeAt, status: &Status, took: Duration) -> Result<(), ClientError> {
         let endpoint = &self.nodes.all[at].endpoint;
         tracing::debug!(endpoint, code = ?status.code(), message = status.message(), "no answer");
         let answered = Answered::from(status);
@@ -191,10 +261,13 @@ impl<'a> Round<'a> {
                 // Not before that, and not in step with all others who heard the same. Another node may have room.
                 self.not_before = Some(Instant::now() + delay.mul_f64(rand::random_range(1.0..1.5)));
                 self.next = (at + 1) % self.length();
-                self.refusal = Some(answered);
+                self.refusal = Some((at, answered));
             }
             Verdict::Elsewhere => {
                 self.refusal = None;
+                if !answered.is_without_leader() {
+                    self.prolong(took);
+                }
                 match self.failures.iter_mut().find(|(node, _)| *node == at) {
                     Some((_, last)) => *last = answered,
                     None => self.failures.push((at, answered)),
@@ -208,6 +281,7 @@ impl<'a> Round<'a> {
     /// Notes that a node gave no answer in time. What it said earlier tells more.
     fn silent(&mut self, NodeAt(at): NodeAt, within: Duration) -> Result<(), ClientError> {
         self.refusal = None;
+        self.prolong(within);
         if !self.failures.iter().any(|(node, _)| *node == at) {
             let status = Status::deadline_exceeded(format!("no answer within {within:.1?}"));
             self.failures.push((at, Answered::from(&status)));
@@ -233,19 +307,11 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    fn given_up(self, within: Duration) -> ClientError {
-        if let Some(answered) = self.refusal {
-            return ClientError::Answered(Box::new(answered));
-        }
-        let failure = |(at, answered): (usize, Answered)| {
-            let endpoint = self.nodes.all[at].endpoint.clone();
-            let Answered { code, reason, message, .. } = answered;
-            Failure { endpoint, code, reason, message }
-        };
-        ClientError::NoAnswer {
-            within,
-            failures: self.failures.into_iter().map(failure).collect(),
-            request_id: None,
+    fn given_up(self) -> ClientError {
+        let (within, failures) = (self.deadline - self.began, self.named(&self.failures));
+        match self.refusal {
+            Some((_, answered)) => ClientError::Answered(Box::new(answered)),
+            None => ClientError::NoAnswer { within, failures, request_id: None },
         }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn top(context: &Context) -> Outcome {
             Fault::usage("there is no terminal to draw on").hint("`matins run list -w` works in a pipe")
         );
     }
-    let client = context.client()?;
+    let client = context.client_of_screen()?;
     // What is wrong from the start is said on the plain screen.
     let mut model = Model::new(see(&client, context).await?);
     let mut keys = keys();

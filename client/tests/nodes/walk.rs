@@ -1,5 +1,6 @@
 //! Calls against nodes that fail in the ways nodes fail.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::fake::{Die, Fail, NOW, Node, Reply, Say, Silence, client, error};
@@ -124,6 +125,31 @@ async fn after_the_time_that_a_full_node_asks_for_another_node_is_asked() {
     client(&[&full, &other], Limits::default()).call(set()).await.unwrap();
     assert!(started.elapsed() >= delay);
     assert_eq!((full.fake.set_pool.asked().len(), other.fake.set_pool.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn work_that_may_take_long_is_not_waited_for_where_nobody_leads() {
+    let node = Node::start();
+    node.fake.wait.replies([Fail(error(Reason::NotReady, None))]);
+    let (limits, started) = (quick(), Instant::now());
+    let waited = client(&[&node], limits).wait(vec!["run-1".into()], Some(Duration::from_secs(20))).await;
+    assert_eq!(waited.unwrap_err().exit_code(), 5);
+    assert!(started.elapsed() < Duration::from_secs(10), "it took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_delay_is_told_once_with_what_the_nodes_said() {
+    let node = Node::start();
+    node.fake.list_pools.replies([Fail(error(Reason::NotReady, None))]);
+    let client = client(&[&node], quick());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    client.tell_of_delays(Duration::from_millis(100), move |delay| {
+        heard.lock().unwrap().push(delay.to_string());
+    });
+    client.call(ListPoolsRequest::default()).await.unwrap_err();
+    let told = told.lock().unwrap();
+    assert!(matches!(&told[..], [one] if one.starts_with("no answer yet (127.0.0.1:")), "{told:?}");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(super) fn alarm(state: &State) -> Option<Alarm> {
     Some(Alarm {
         code: "schedules_held".to_owned(),
         text: format!(
-            "the schedules of {} workflows are held since the cluster was restored: `matins cluster resume` lets them go on",
+            "{} workflows are held since the cluster was restored, and their schedules make no runs: `matins cluster resume` lets them go on",
             held.len()
         ),
         subject: "cluster".to_owned(),

@@ -309,7 +309,8 @@ pub(crate) fn find_workflow<'s>(
     found.ok_or_else(|| no_workflow(state, name))
 }
 
-fn no_workflow(state: &State, name: &WorkflowName) -> ApiError {
+/// That there is no such workflow, and which one may be meant.
+pub(crate) fn no_workflow(state: &State, name: &WorkflowName) -> ApiError {
     let registered = state.workflows.iter().filter(|(_, row)| row.current.is_some());
     let names: Vec<String> = registered.map(|(name, _)| name.to_string()).collect();
     let error = ApiError::not_found(Reason::WorkflowNotFound, "workflow", &name.to_string());

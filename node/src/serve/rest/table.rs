@@ -140,9 +140,9 @@ pub(crate) static ROUTES: &[Route] = &[
     row("POST",   "/v1/executors/{executor}:undrain", "Cluster.Undrain", once!(cluster.undrain)),
 ];
 
-/// Reads a request message.
+/// Reads a request message, the fields of which stood in the path, the query or the body.
 pub(crate) fn read<M: DeserializeOwned>(asked: Value) -> Result<M, Status> {
-    serde_json::from_value(asked).map_err(|error| ApiError::bad_field("body", error.to_string()).into())
+    serde_json::from_value(asked).map_err(|error| ApiError::bad_field("request", error.to_string()).into())
 }
 
 /// Writes an answer.

@@ -131,6 +131,10 @@ async fn lists_merge_state_and_history_and_fold_retries() {
         ..Default::default()
     };
     assert_eq!(list(filter).await.len(), 3);
+    let misspelt = ListRunsRequest { workflow: "chian".into(), ..Default::default() };
+    let refused = world.runs().list(misspelt).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused:?}");
+    assert!(format!("{refused:?}").contains("did you mean `default/chain`?"), "{refused:?}");
     world.stop().await;
 }
 

@@ -15,7 +15,7 @@ use matins_core::state::{RunRow, RunState};
 use matins_core::time::Timestamp;
 use matins_proto::v1::{ListRunsRequest, ListRunsResponse, Run, WatchRunsRequest, run};
 
-use crate::serve::api::{Api, Found, core_time, named, page_size, workflow_name};
+use crate::serve::api::{Api, Found, core_time, named, no_workflow, page_size, workflow_name};
 use crate::serve::error::ApiError;
 use crate::serve::filter::Filter;
 use crate::serve::page::{Query, invalid};
@@ -78,6 +78,10 @@ pub(super) async fn list(api: &Api, request: ListRunsRequest) -> Result<ListRuns
     let size = page_size(request.page_size, 50)?;
     let cursor = query.last(&request.page_token)?.map_or_else(|| Ok(Cursor::start()), Cursor::read)?;
     let read = api.read(request.stale).await?;
+    // Later pages are of what was there when the first one was read.
+    if request.page_token.is_empty() {
+        lines.must_be_of_something(&read.state)?;
+    }
     let (runs, next) = page(api, &read.state, (&lines, cursor, size)).await?;
     let next_page_token = next.map(|cursor| query.token(&cursor.write())).unwrap_or_default();
     Ok(ListRunsResponse { read_at: Some(read.at), runs, next_page_token })
@@ -104,6 +108,16 @@ impl Lines {
             is_folded: !request.retries,
             filter: Filter::of_runs(&request.filter)?,
         })
+    }
+
+    /// Refuses the list of a workflow that is not there and of which there is no run either: its name is misspelt.
+    pub(super) fn must_be_of_something(&self, state: &State) -> Result<(), ApiError> {
+        let Some(name) = &self.workflow else { return Ok(()) };
+        let is_there = state.workflows.contains(name)
+            || state.retired_runs.contains(name)
+            // Of a submitted file nothing is registered.
+            || state.runs.iter().any(|(_, row)| row.workflow == *name);
+        if is_there { Ok(()) } else { Err(no_workflow(state, name)) }
     }
 
     /// What can be told from the row alone, which is most.

@@ -147,7 +147,11 @@ pub(super) async fn list(
 ) -> Result<Messages<WatchRunsResponse>, ApiError> {
     let lines = Lines::of_watch(&request)?;
     let limit = page_size(request.limit, 50)?;
-    api.read(false).await?;
+    let read = api.read(false).await?;
+    // Who goes on has seen it: it may have gone since.
+    if request.after_index == 0 {
+        lines.must_be_of_something(&read.state)?;
+    }
     // An older state would do for what is new since, but not for lines that came and went after it.
     let heard = api.heard_exactly(request.after_index);
     let told = heard.map(|state| by_id(&Listed::new(lines.of_state(&state, limit))));

@@ -198,9 +198,13 @@ impl Cluster {
 
     /// Waits for a leader that is up, and tells which it is.
     pub(crate) fn until_ready(&self) -> usize {
-        let leader = || self.leader().filter(|at| self.nodes[*at].is_up());
-        self.until("there is a leader", || leader().is_some());
-        leader().expect("there was one a moment ago")
+        // The one that was seen: a moment later another look may find none.
+        let mut leader = None;
+        self.until("there is a leader", || {
+            leader = self.leader().filter(|at| self.nodes[*at].is_up());
+            leader.is_some()
+        });
+        leader.expect("it was waited for")
     }
 
     /// Waits until something is so; fails with what the nodes logged if it never is.
@@ -258,12 +262,13 @@ impl Cluster {
     /// Waits until a task of a run has an attempt with a process, and tells by which fence.
     #[track_caller]
     pub(crate) fn until_started(&self, task: &str) -> u64 {
-        let fence = || {
+        let mut fence = None;
+        self.until(&format!("{task} has started"), || {
             let task = self.get(task);
-            (task["state"] == "running").then(|| fence_of(&task, attempt_states(&task).len() - 1))
-        };
-        self.until(&format!("{task} has started"), || fence().is_some_and(|fence| self.has_process(fence)));
-        fence().expect("it was running a moment ago")
+            fence = (task["state"] == "running").then(|| fence_of(&task, attempt_states(&task).len() - 1));
+            fence.is_some_and(|fence| self.has_process(fence))
+        });
+        fence.expect("it was waited for")
     }
 
     /// Starts an executor that belongs to no node, and tells where its port is. It is ended with the cluster's folder.
